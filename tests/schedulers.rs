@@ -3,12 +3,15 @@
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use spectral_motion::schedulers::{
-    BetaSchedule, Ddim, DdimInverse, NoiseSchedule, PredictionType, ReferenceInversion, SchedulerConfig,
-    SchedulerError, TimestepSpacing,
+    BetaSchedule, Ddim, DdimInverse, NoiseSchedule, PredictionType, ReferenceInversion,
+    SchedulerConfig, SchedulerError, TimestepSpacing,
 };
 
 fn cosine() -> SchedulerConfig {
-    SchedulerConfig { beta_schedule: BetaSchedule::SquaredcosCapV2, ..SchedulerConfig::stable_diffusion() }
+    SchedulerConfig {
+        beta_schedule: BetaSchedule::SquaredcosCapV2,
+        ..SchedulerConfig::stable_diffusion()
+    }
 }
 
 fn number(x: f64) -> Tensor {
@@ -27,11 +30,21 @@ fn stand_in(x: &Tensor, t: u32) -> Tensor {
 #[test]
 fn alphas_match_the_specification() {
     let table = NoiseSchedule::new(&SchedulerConfig::stable_diffusion()).alphas_cumprod;
-    let expected =
-        [(0, 0.99914998), (1, 0.99829603), (100, 0.89422316), (250, 0.67379232), (500, 0.27633243), (750, 0.056169787)];
+    let expected = [
+        (0, 0.99914998),
+        (1, 0.99829603),
+        (100, 0.89422316),
+        (250, 0.67379232),
+        (500, 0.27633243),
+        (750, 0.056169787),
+    ];
     for (t, abar) in expected.into_iter().chain([(999, 0.0046600939)]) {
         // The specification's values come from a product of single-precision factors: 1e-5 after a thousand of them.
-        assert!((table[t] - abar).abs() / abar < 1e-5, "scaled_linear {t}: {} for {abar}", table[t]);
+        assert!(
+            (table[t] - abar).abs() / abar < 1e-5,
+            "scaled_linear {t}: {} for {abar}",
+            table[t]
+        );
     }
     let table = NoiseSchedule::new(&cosine()).alphas_cumprod;
     let expected = [
@@ -49,7 +62,11 @@ fn alphas_match_the_specification() {
         (999, 2.4287e-9, 2e-4),
     ];
     for (t, abar, tolerance) in expected {
-        assert!((table[t] - abar).abs() / abar < tolerance, "cosine {t}: {} for {abar}", table[t]);
+        assert!(
+            (table[t] - abar).abs() / abar < tolerance,
+            "cosine {t}: {} for {abar}",
+            table[t]
+        );
     }
 }
 
@@ -65,11 +82,17 @@ fn grids_match_the_specification() {
     assert_eq!(ends(75), (963, 950, 14, 1));
     assert_eq!(ends(30), (958, 925, 34, 1));
     assert_eq!((ends(40).0, ends(40).3), (976, 1));
-    let no_offset = SchedulerConfig { steps_offset: 0, ..config.clone() };
+    let no_offset = SchedulerConfig {
+        steps_offset: 0,
+        ..config.clone()
+    };
     assert_eq!(Ddim::new(&no_offset, 70).unwrap().timesteps()[0], 966);
     assert_eq!(Ddim::new(&no_offset, 125).unwrap().timesteps()[0], 992);
     // numpy.arange may give one value too many for a stride such as 1000 / 15; the grid has exactly `steps` values.
-    let trailing = SchedulerConfig { timestep_spacing: TimestepSpacing::Trailing, ..config.clone() };
+    let trailing = SchedulerConfig {
+        timestep_spacing: TimestepSpacing::Trailing,
+        ..config.clone()
+    };
     for steps in 1..=1000 {
         let grid = Ddim::new(&trailing, steps).unwrap();
         assert_eq!((grid.timesteps().len(), grid.timesteps()[0]), (steps, 999));
@@ -81,17 +104,33 @@ fn steps_match_the_specification() {
     let ddim = Ddim::new(&SchedulerConfig::stable_diffusion(), 4).unwrap();
     assert_eq!(ddim.timesteps(), [751, 501, 251, 1]);
     let mut x = number(1.0);
-    for (&t, expected) in ddim.timesteps().iter().zip([1.99267452, 2.92616230, 3.35752052, 3.35487844]) {
+    for (&t, expected) in ddim
+        .timesteps()
+        .iter()
+        .zip([1.99267452, 2.92616230, 3.35752052, 3.35487844])
+    {
         x = ddim.step(&stand_in(&x, t), t, &x).unwrap();
         // Eight decimals are given, from single-precision tables (see above).
-        assert!((value(&x) - expected).abs() < 5e-6, "t {t}: {} for {expected}", value(&x));
+        assert!(
+            (value(&x) - expected).abs() < 5e-6,
+            "t {t}: {} for {expected}",
+            value(&x)
+        );
     }
     let inversion = ReferenceInversion::new(&SchedulerConfig::stable_diffusion(), 4).unwrap();
     assert_eq!(inversion.timesteps(), [1, 251, 501, 751]);
     let mut x = number(0.5);
-    for (&t, expected) in inversion.timesteps().iter().zip([0.50039432, 0.45107570, 0.33472095, 0.21455880]) {
+    for (&t, expected) in inversion
+        .timesteps()
+        .iter()
+        .zip([0.50039432, 0.45107570, 0.33472095, 0.21455880])
+    {
         x = inversion.step(&stand_in(&x, t), t, &x).unwrap();
-        assert!((value(&x) - expected).abs() < 5e-6, "t {t}: {} for {expected}", value(&x));
+        assert!(
+            (value(&x) - expected).abs() < 5e-6,
+            "t {t}: {} for {expected}",
+            value(&x)
+        );
     }
 }
 
@@ -112,7 +151,10 @@ struct Walk {
 /// Both sides run in double precision; rounding grows by `1 / sqrt(abar)`, 15 at most, over fifteen steps.
 fn same(name: &str, ours: &[f64], theirs: &[f64]) {
     for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-        assert!((a - b).abs() <= 1e-11 * b.abs().max(1.0), "{name}, step {i}: {a} for {b}");
+        assert!(
+            (a - b).abs() <= 1e-11 * b.abs().max(1.0),
+            "{name}, step {i}: {a} for {b}"
+        );
     }
 }
 
@@ -120,7 +162,12 @@ fn same(name: &str, ours: &[f64], theirs: &[f64]) {
 fn every_configuration_walks_as_diffusers_does() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("golden/schedulers.json")).unwrap();
     assert_eq!(cases.len(), 51);
-    for Case { config, ddim: expected, inverse } in cases {
+    for Case {
+        config,
+        ddim: expected,
+        inverse,
+    } in cases
+    {
         let name = format!("{config:?}");
         let ddim = Ddim::new(&config, expected.steps).unwrap();
         assert_eq!(ddim.timesteps(), expected.timesteps, "{name}");
@@ -132,7 +179,10 @@ fn every_configuration_walks_as_diffusers_does() {
         }
         same(&name, &samples, &expected.samples);
         let Some(expected) = inverse else {
-            assert!(matches!(DdimInverse::new(&config, 4), Err(SchedulerError::Unsupported(_))));
+            assert!(matches!(
+                DdimInverse::new(&config, 4),
+                Err(SchedulerError::Unsupported(_))
+            ));
             continue;
         };
         let inverse = DdimInverse::new(&config, expected.steps).unwrap();
@@ -153,10 +203,24 @@ fn conversions_undo_the_noising() {
     let x0 = Tensor::new(&[[0.3, -1.2], [0.7, 0.1]], &device).unwrap();
     let eps = Tensor::new(&[[-0.4, 0.9], [1.1, -0.2]], &device).unwrap();
     let difference = |a: &Tensor, b: &Tensor| {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap()
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
     };
-    for prediction in [PredictionType::Epsilon, PredictionType::Velocity, PredictionType::Sample] {
-        let config = SchedulerConfig { prediction_type: prediction, ..SchedulerConfig::stable_diffusion() };
+    for prediction in [
+        PredictionType::Epsilon,
+        PredictionType::Velocity,
+        PredictionType::Sample,
+    ] {
+        let config = SchedulerConfig {
+            prediction_type: prediction,
+            ..SchedulerConfig::stable_diffusion()
+        };
         let schedule = NoiseSchedule::new(&config);
         // One level for both elements, and one each.
         for t in [vec![437], vec![3, 999]] {
@@ -185,10 +249,19 @@ fn conversions_undo_the_noising() {
 fn inversion_then_sampling_comes_back() {
     // With an output that does not depend on the sample the two loops are exact inverses of each other.
     let config = SchedulerConfig::stable_diffusion();
-    let (up, down) = (ReferenceInversion::new(&config, 50).unwrap(), Ddim::new(&config, 50).unwrap());
+    let (up, down) = (
+        ReferenceInversion::new(&config, 50).unwrap(),
+        Ddim::new(&config, 50).unwrap(),
+    );
     let (start, out) = (number(0.5), number(0.25));
-    let noisy = up.timesteps().iter().fold(start, |x, &t| up.step(&out, t, &x).unwrap());
-    let back = down.timesteps().iter().fold(noisy, |x, &t| down.step(&out, t, &x).unwrap());
+    let noisy = up
+        .timesteps()
+        .iter()
+        .fold(start, |x, &t| up.step(&out, t, &x).unwrap());
+    let back = down
+        .timesteps()
+        .iter()
+        .fold(noisy, |x, &t| down.step(&out, t, &x).unwrap());
     assert!((value(&back) - 0.5).abs() < 1e-12, "{}", value(&back));
 }
 
@@ -198,7 +271,10 @@ fn files_of_other_schedulers_are_read_as_ddim() {
         "beta_schedule": "scaled_linear", "skip_prk_steps": true, "steps_offset": 1}"#;
     let config = SchedulerConfig::from_json(pndm).unwrap();
     assert!(!config.clips_sample() && !config.final_is_clean());
-    assert_eq!(NoiseSchedule::new(&config), NoiseSchedule::new(&SchedulerConfig::stable_diffusion()));
+    assert_eq!(
+        NoiseSchedule::new(&config),
+        NoiseSchedule::new(&SchedulerConfig::stable_diffusion())
+    );
     let ddim = SchedulerConfig::from_json("{}").unwrap();
     assert!(ddim.clips_sample() && ddim.final_is_clean());
 }
@@ -207,12 +283,21 @@ fn files_of_other_schedulers_are_read_as_ddim() {
 fn broken_configurations_are_refused_in_words() {
     for (text, part) in [
         ("{", "could not be read"),
-        (r#"{"beta_schedule": "sigmoid"}"#, "unknown variant `sigmoid`"),
+        (
+            r#"{"beta_schedule": "sigmoid"}"#,
+            "unknown variant `sigmoid`",
+        ),
         (r#"{"beta_start": -1.0}"#, "a noise variance is -1"),
         (r#"{"beta_end": 1e999}"#, "number out of range"),
         (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps is 0"),
-        (r#"{"num_train_timesteps": 99999999999}"#, "num_train_timesteps is 99999999999"),
-        (r#"{"trained_betas": [0.1, 0.2]}"#, "trained_betas has 2 values for 1000 levels"),
+        (
+            r#"{"num_train_timesteps": 99999999999}"#,
+            "num_train_timesteps is 99999999999",
+        ),
+        (
+            r#"{"trained_betas": [0.1, 0.2]}"#,
+            "trained_betas has 2 values for 1000 levels",
+        ),
         (r#"{"clip_sample_range": 0.0}"#, "clip_sample_range is 0"),
         (r#"{"thresholding": true}"#, "dynamic thresholding"),
     ] {
@@ -220,8 +305,27 @@ fn broken_configurations_are_refused_in_words() {
         assert!(message.contains(part), "{text}: {message}");
     }
     let config = SchedulerConfig::stable_diffusion();
-    assert_eq!(Ddim::new(&config, 0).unwrap_err(), SchedulerError::Steps { steps: 0, levels: 1000 });
-    assert_eq!(Ddim::new(&config, 1001).unwrap_err(), SchedulerError::Steps { steps: 1001, levels: 1000 });
+    assert_eq!(
+        Ddim::new(&config, 0).unwrap_err(),
+        SchedulerError::Steps {
+            steps: 0,
+            levels: 1000
+        }
+    );
+    assert_eq!(
+        Ddim::new(&config, 1001).unwrap_err(),
+        SchedulerError::Steps {
+            steps: 1001,
+            levels: 1000
+        }
+    );
     // 1000 steps with an offset of 1 would begin at level 1000, which does not exist.
-    assert!(matches!(Ddim::new(&config, 1000), Err(SchedulerError::Grid { timestep: 1000, last: 999, .. })));
+    assert!(matches!(
+        Ddim::new(&config, 1000),
+        Err(SchedulerError::Grid {
+            timestep: 1000,
+            last: 999,
+            ..
+        })
+    ));
 }

@@ -10,12 +10,26 @@ pub enum SchedulerError {
     Config(String),
     /// More steps than noise levels, or none at all.
     #[error("{steps} steps were asked for; this model's schedule allows 1 to {levels}")]
-    Steps { steps: usize, levels: usize },
+    Steps {
+        /// How many were asked for.
+        steps: usize,
+        /// How many there can be.
+        levels: usize,
+    },
     /// The grid leaves the table, for example 1000 steps with an offset of 1.
     #[error(
         "{steps} steps with an offset of {offset} reach noise level {timestep}, beyond the last one ({last}); ask for fewer steps"
     )]
-    Grid { steps: usize, offset: usize, timestep: usize, last: usize },
+    Grid {
+        /// How many steps were asked for.
+        steps: usize,
+        /// `steps_offset` of the configuration.
+        offset: usize,
+        /// The level the grid would need.
+        timestep: usize,
+        /// The last level there is.
+        last: usize,
+    },
     /// A valid file that asks for something this program does not do.
     #[error("the scheduler's configuration asks for {0}, which is not supported")]
     Unsupported(String),
@@ -25,8 +39,11 @@ pub enum SchedulerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
+    /// Evenly spaced variances.
     Linear,
+    /// Evenly spaced square roots of the variances.
     ScaledLinear,
+    /// Variances that make the signal follow a squared cosine, at most 0.999.
     #[serde(rename = "squaredcos_cap_v2")]
     SquaredcosCapV2,
 }
@@ -50,9 +67,12 @@ pub enum PredictionType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
+    /// Multiples of `T / n` rounded down, plus `steps_offset`.
     #[default]
     Leading,
+    /// From the last level down in strides of `T / n`.
     Trailing,
+    /// Evenly from the last level to the first, both included.
     Linspace,
 }
 
@@ -63,22 +83,28 @@ pub enum TimestepSpacing {
 /// `clip_sample`, nothing is clipped, because only DDIM and DDPM clip by default and latents must not be clipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
+    /// Scheduler class the file was written for.
     #[serde(rename = "_class_name", default = "default_class")]
     pub class_name: String,
     /// Number of noise levels of the training.
     #[serde(default = "default_levels")]
     pub num_train_timesteps: usize,
+    /// First variance of the schedule.
     #[serde(default = "default_beta_start")]
     pub beta_start: f64,
+    /// Last variance of the schedule.
     #[serde(default = "default_beta_end")]
     pub beta_end: f64,
+    /// Shape of the schedule between the two.
     #[serde(default = "default_beta_schedule")]
     pub beta_schedule: BetaSchedule,
     /// Variances given one by one; they replace the schedule above.
     #[serde(default)]
     pub trained_betas: Option<Vec<f64>>,
+    /// What the network's output means.
     #[serde(default)]
     pub prediction_type: PredictionType,
+    /// How steps are laid over the levels.
     #[serde(default)]
     pub timestep_spacing: TimestepSpacing,
     /// Added to every timestep of the `leading` grid.
@@ -90,11 +116,13 @@ pub struct SchedulerConfig {
     /// Clamp the predicted clean sample to plus or minus `clip_sample_range`.
     #[serde(default)]
     pub clip_sample: Option<bool>,
+    /// Limit of the predicted clean sample where it is clamped.
     #[serde(default = "one")]
     pub clip_sample_range: f64,
     /// Shift the levels so that the last one holds no signal at all.
     #[serde(default)]
     pub rescale_betas_zero_snr: bool,
+    /// Dynamic thresholding; refused where true.
     #[serde(default)]
     pub thresholding: bool,
 }
@@ -124,7 +152,8 @@ impl SchedulerConfig {
     /// # Errors
     /// [`SchedulerError::Config`] for broken text or values, [`SchedulerError::Unsupported`] for thresholding.
     pub fn from_json(text: &str) -> Result<Self, SchedulerError> {
-        let config: Self = serde_json::from_str(text).map_err(|e| SchedulerError::Config(e.to_string()))?;
+        let config: Self =
+            serde_json::from_str(text).map_err(|e| SchedulerError::Config(e.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -151,36 +180,57 @@ impl SchedulerConfig {
 
     /// Whether the predicted clean sample is clamped. Default of the class where the file does not say.
     pub fn clips_sample(&self) -> bool {
-        let by_class = matches!(self.class_name.as_str(), "DDIMScheduler" | "DDIMInverseScheduler" | "DDPMScheduler");
+        let by_class = matches!(
+            self.class_name.as_str(),
+            "DDIMScheduler" | "DDIMInverseScheduler" | "DDPMScheduler"
+        );
         self.clip_sample.unwrap_or(by_class)
     }
 
     /// Whether the level before the first holds no noise. Default of the class where the file does not say.
     pub fn final_is_clean(&self) -> bool {
-        self.set_alpha_to_one.unwrap_or(self.class_name != "PNDMScheduler")
+        self.set_alpha_to_one
+            .unwrap_or(self.class_name != "PNDMScheduler")
     }
 
     fn check(&self) -> Result<(), SchedulerError> {
         let bad = |text: String| Err(SchedulerError::Config(text));
         if self.thresholding {
-            return Err(SchedulerError::Unsupported("dynamic thresholding".to_owned()));
+            return Err(SchedulerError::Unsupported(
+                "dynamic thresholding".to_owned(),
+            ));
         }
         // The upper bound only keeps a hostile file from asking for a table of gigabytes.
         if !(1..=100_000).contains(&self.num_train_timesteps) {
-            return bad(format!("num_train_timesteps is {}, expected 1 to 100000", self.num_train_timesteps));
+            return bad(format!(
+                "num_train_timesteps is {}, expected 1 to 100000",
+                self.num_train_timesteps
+            ));
         }
         if let Some(betas) = &self.trained_betas
             && betas.len() != self.num_train_timesteps
         {
-            return bad(format!("trained_betas has {} values for {} levels", betas.len(), self.num_train_timesteps));
+            return bad(format!(
+                "trained_betas has {} values for {} levels",
+                betas.len(),
+                self.num_train_timesteps
+            ));
         }
         let inside = |b: f64| b > 0.0 && b < 1.0;
         let given = self.trained_betas.iter().flatten().copied();
-        if let Some(beta) = given.chain([self.beta_start, self.beta_end]).find(|&b| !inside(b)) {
-            return bad(format!("a noise variance is {beta}, expected a number between 0 and 1"));
+        if let Some(beta) = given
+            .chain([self.beta_start, self.beta_end])
+            .find(|&b| !inside(b))
+        {
+            return bad(format!(
+                "a noise variance is {beta}, expected a number between 0 and 1"
+            ));
         }
         if !(self.clip_sample_range.is_finite() && self.clip_sample_range > 0.0) {
-            return bad(format!("clip_sample_range is {}, expected a positive number", self.clip_sample_range));
+            return bad(format!(
+                "clip_sample_range is {}, expected a positive number",
+                self.clip_sample_range
+            ));
         }
         Ok(())
     }

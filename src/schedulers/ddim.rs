@@ -25,25 +25,39 @@ impl Grid {
             return Err(SchedulerError::Steps { steps, levels });
         }
         let timesteps: Vec<usize> = match config.timestep_spacing {
-            TimestepSpacing::Leading => {
-                (0..steps).rev().map(|i| i * (levels / steps) + config.steps_offset).collect()
-            }
+            TimestepSpacing::Leading => (0..steps)
+                .rev()
+                .map(|i| i * (levels / steps) + config.steps_offset)
+                .collect(),
             TimestepSpacing::Trailing => {
                 let stride = levels as f64 / steps as f64;
                 // numpy rounds half to even; every value is at least stride >= 1, so the subtraction is safe
-                (0..steps).map(|i| rounded(levels as f64 - i as f64 * stride) - 1).collect()
+                (0..steps)
+                    .map(|i| rounded(levels as f64 - i as f64 * stride) - 1)
+                    .collect()
             }
-            TimestepSpacing::Linspace => {
-                linspace(0.0, (levels - 1) as f64, steps).into_iter().rev().map(rounded).collect()
-            }
+            TimestepSpacing::Linspace => linspace(0.0, (levels - 1) as f64, steps)
+                .into_iter()
+                .rev()
+                .map(rounded)
+                .collect(),
         };
         if let Some(&timestep) = timesteps.iter().find(|&&t| t >= levels) {
             let offset = config.steps_offset;
-            return Err(SchedulerError::Grid { steps, offset, timestep, last: levels - 1 });
+            return Err(SchedulerError::Grid {
+                steps,
+                offset,
+                timestep,
+                last: levels - 1,
+            });
         }
         let schedule = NoiseSchedule::new(config);
         Ok(Self {
-            alpha_before_first: if config.final_is_clean() { 1.0 } else { schedule.alphas_cumprod[0] },
+            alpha_before_first: if config.final_is_clean() {
+                1.0
+            } else {
+                schedule.alphas_cumprod[0]
+            },
             schedule,
             timesteps: timesteps.into_iter().map(|t| t as u32).collect(),
             stride: (levels / steps) as i64,
@@ -65,10 +79,17 @@ impl Grid {
     /// the result is `sqrt(to) x0 + sqrt(1 - to) eps`. Source: spec 4.1 with eta 0 (Song et al., equation 12).
     fn travel(&self, out: &Tensor, x: &Tensor, from: f64, to: f64) -> Result<Tensor> {
         if out.dims() != x.dims() {
-            bail!("the model's output {:?} does not fit the sample {:?}", out.shape(), x.shape());
+            bail!(
+                "the model's output {:?} does not fit the sample {:?}",
+                out.shape(),
+                x.shape()
+            );
         }
         // A schedule of this one level, so that the conversions are written once.
-        let level = NoiseSchedule { alphas_cumprod: vec![from], prediction: self.schedule.prediction };
+        let level = NoiseSchedule {
+            alphas_cumprod: vec![from],
+            prediction: self.schedule.prediction,
+        };
         let mut x0 = level.predict_x0(x, out, &[0])?;
         let eps = level.predict_eps(x, out, &[0])?;
         if let Some(range) = self.clip {
@@ -91,7 +112,10 @@ impl Ddim {
     ///
     /// # Errors
     /// When `steps` is 0 or more than the levels, or the grid leaves the table.
-    pub fn new(config: &SchedulerConfig, steps: usize) -> std::result::Result<Self, SchedulerError> {
+    pub fn new(
+        config: &SchedulerConfig,
+        steps: usize,
+    ) -> std::result::Result<Self, SchedulerError> {
         Grid::new(config, steps).map(Self)
     }
 
@@ -110,7 +134,12 @@ impl Ddim {
     /// Shape: `out` (the network's output at `x` and `t`) and `x` are equal, for example `[b, c, f, h, w]`.
     /// Source: spec 4.1.
     pub fn step(&self, out: &Tensor, t: u32, x: &Tensor) -> Result<Tensor> {
-        self.0.travel(out, x, self.0.schedule.alpha_bar(t)?, self.0.alpha_below(t)?)
+        self.0.travel(
+            out,
+            x,
+            self.0.schedule.alpha_bar(t)?,
+            self.0.alpha_below(t)?,
+        )
     }
 }
 
@@ -123,7 +152,10 @@ impl DdimInverse {
     ///
     /// # Errors
     /// As [`Ddim::new`]; `linspace` grids have no inversion in diffusers and are refused.
-    pub fn new(config: &SchedulerConfig, steps: usize) -> std::result::Result<Self, SchedulerError> {
+    pub fn new(
+        config: &SchedulerConfig,
+        steps: usize,
+    ) -> std::result::Result<Self, SchedulerError> {
         if config.timestep_spacing == TimestepSpacing::Linspace {
             let what = "inversion on a linspace grid (use the reference inversion)".to_owned();
             return Err(SchedulerError::Unsupported(what));
@@ -140,7 +172,12 @@ impl DdimInverse {
 
     /// One step: the sample at level `t`, from `x` one stride below it. `out` is the network's output at `x` and `t`.
     pub fn step(&self, out: &Tensor, t: u32, x: &Tensor) -> Result<Tensor> {
-        self.0.travel(out, x, self.0.alpha_below(t)?, self.0.schedule.alpha_bar(t)?)
+        self.0.travel(
+            out,
+            x,
+            self.0.alpha_below(t)?,
+            self.0.schedule.alpha_bar(t)?,
+        )
     }
 }
 
@@ -156,7 +193,10 @@ impl ReferenceInversion {
     ///
     /// # Errors
     /// As [`Ddim::new`].
-    pub fn new(config: &SchedulerConfig, steps: usize) -> std::result::Result<Self, SchedulerError> {
+    pub fn new(
+        config: &SchedulerConfig,
+        steps: usize,
+    ) -> std::result::Result<Self, SchedulerError> {
         let mut grid = Grid::new(config, steps)?;
         grid.timesteps.reverse();
         grid.clip = None;
@@ -170,7 +210,12 @@ impl ReferenceInversion {
 
     /// One step: the sample at level `t`, from `x` one stride below it. `out` is the network's output at `x` and `t`.
     pub fn step(&self, out: &Tensor, t: u32, x: &Tensor) -> Result<Tensor> {
-        self.0.travel(out, x, self.0.alpha_below(t)?, self.0.schedule.alpha_bar(t)?)
+        self.0.travel(
+            out,
+            x,
+            self.0.alpha_below(t)?,
+            self.0.schedule.alpha_bar(t)?,
+        )
     }
 }
 

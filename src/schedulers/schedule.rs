@@ -20,7 +20,10 @@ impl NoiseSchedule {
         if config.rescale_betas_zero_snr {
             alphas_cumprod = zero_terminal_snr(&alphas_cumprod);
         }
-        Self { alphas_cumprod, prediction: config.prediction_type }
+        Self {
+            alphas_cumprod,
+            prediction: config.prediction_type,
+        }
     }
 
     /// Number of noise levels.
@@ -35,7 +38,10 @@ impl NoiseSchedule {
     pub fn alpha_bar(&self, t: u32) -> Result<f64> {
         match self.alphas_cumprod.get(t as usize) {
             Some(&a) => Ok(a),
-            None => bail!("noise level {t} does not exist: this schedule has levels 0 to {}", self.levels() - 1),
+            None => bail!(
+                "noise level {t} does not exist: this schedule has levels 0 to {}",
+                self.levels() - 1
+            ),
         }
     }
 
@@ -57,10 +63,14 @@ impl NoiseSchedule {
     /// Shapes as [`Self::add_noise`]. Differentiable with respect to `out` and `x_t`.
     pub fn predict_x0(&self, x_t: &Tensor, out: &Tensor, t: &[u32]) -> Result<Tensor> {
         match self.prediction {
-            PredictionType::Epsilon => {
-                self.mix(t, (x_t, |a| a.sqrt().recip()), (out, |a| -((1.0 - a) / a).sqrt()))
+            PredictionType::Epsilon => self.mix(
+                t,
+                (x_t, |a| a.sqrt().recip()),
+                (out, |a| -((1.0 - a) / a).sqrt()),
+            ),
+            PredictionType::Velocity => {
+                self.mix(t, (x_t, |a| a.sqrt()), (out, |a| -(1.0 - a).sqrt()))
             }
-            PredictionType::Velocity => self.mix(t, (x_t, |a| a.sqrt()), (out, |a| -(1.0 - a).sqrt())),
             PredictionType::Sample => Ok(out.clone()),
         }
     }
@@ -69,16 +79,28 @@ impl NoiseSchedule {
     pub fn predict_eps(&self, x_t: &Tensor, out: &Tensor, t: &[u32]) -> Result<Tensor> {
         match self.prediction {
             PredictionType::Epsilon => Ok(out.clone()),
-            PredictionType::Velocity => self.mix(t, (out, |a| a.sqrt()), (x_t, |a| (1.0 - a).sqrt())),
-            PredictionType::Sample => {
-                self.mix(t, (x_t, |a| (1.0 - a).sqrt().recip()), (out, |a| -(a / (1.0 - a)).sqrt()))
+            PredictionType::Velocity => {
+                self.mix(t, (out, |a| a.sqrt()), (x_t, |a| (1.0 - a).sqrt()))
             }
+            PredictionType::Sample => self.mix(
+                t,
+                (x_t, |a| (1.0 - a).sqrt().recip()),
+                (out, |a| -(a / (1.0 - a)).sqrt()),
+            ),
         }
     }
 
     /// `f(abar_t) x + g(abar_t) y`, with one level a batch element.
-    fn mix(&self, t: &[u32], x: (&Tensor, fn(f64) -> f64), y: (&Tensor, fn(f64) -> f64)) -> Result<Tensor> {
-        let alphas = t.iter().map(|&t| self.alpha_bar(t)).collect::<Result<Vec<_>>>()?;
+    fn mix(
+        &self,
+        t: &[u32],
+        x: (&Tensor, fn(f64) -> f64),
+        y: (&Tensor, fn(f64) -> f64),
+    ) -> Result<Tensor> {
+        let alphas = t
+            .iter()
+            .map(|&t| self.alpha_bar(t))
+            .collect::<Result<Vec<_>>>()?;
         scale(x.0, &alphas, x.1)? + scale(y.0, &alphas, y.1)?
     }
 }
@@ -94,7 +116,11 @@ fn scale(x: &Tensor, alphas: &[f64], f: fn(f64) -> f64) -> Result<Tensor> {
             dims[0] = factors.len();
             x.broadcast_mul(&Tensor::from_vec(factors, dims, x.device())?.to_dtype(x.dtype())?)
         }
-        _ => bail!("{} noise levels for a batch of shape {:?}", alphas.len(), x.shape()),
+        _ => bail!(
+            "{} noise levels for a batch of shape {:?}",
+            alphas.len(),
+            x.shape()
+        ),
     }
 }
 
@@ -106,11 +132,20 @@ fn betas(config: &SchedulerConfig) -> Vec<f64> {
     let (start, end) = (config.beta_start, config.beta_end);
     match config.beta_schedule {
         BetaSchedule::Linear => linspace(start, end, levels),
-        BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt(), levels).iter().map(|b| b * b).collect(),
+        BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt(), levels)
+            .iter()
+            .map(|b| b * b)
+            .collect(),
         BetaSchedule::SquaredcosCapV2 => {
-            let signal = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+            let signal = |s: f64| {
+                ((s + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2)
+                    .cos()
+                    .powi(2)
+            };
             let level = |i: usize| i as f64 / levels as f64;
-            (0..levels).map(|i| (1.0 - signal(level(i + 1)) / signal(level(i))).min(0.999)).collect()
+            (0..levels)
+                .map(|i| (1.0 - signal(level(i + 1)) / signal(level(i))).min(0.999))
+                .collect()
         }
     }
 }
@@ -118,7 +153,9 @@ fn betas(config: &SchedulerConfig) -> Vec<f64> {
 /// `n` evenly spaced numbers from `start` to `end`, both included.
 pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
     let last = (n.max(2) - 1) as f64;
-    (0..n).map(|i| start + (end - start) * (i as f64 / last)).collect()
+    (0..n)
+        .map(|i| start + (end - start) * (i as f64 / last))
+        .collect()
 }
 
 fn cumulative_product(factors: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -137,5 +174,8 @@ fn zero_terminal_snr(alphas_cumprod: &[f64]) -> Vec<f64> {
         return Vec::new();
     };
     let (first, last) = (first.sqrt(), last.sqrt());
-    alphas_cumprod.iter().map(|a| ((a.sqrt() - last) * first / (first - last)).powi(2)).collect()
+    alphas_cumprod
+        .iter()
+        .map(|a| ((a.sqrt() - last) * first / (first - last)).powi(2))
+        .collect()
 }
