@@ -4,4 +4,4 @@
 
 mod residual;
 
-pub use residual::{Residual, luma, residuals};
+pub use residual::{absolute, luma, residuals};

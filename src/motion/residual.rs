@@ -1,33 +1,20 @@
 //! Motion vectors: differences of successive frames.
 
-use serde::{Deserialize, Serialize};
-
-/// How a motion vector is taken from two successive frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Residual {
-    /// `|v[f+1] - v[f]|`, as in the released code of SMA and VMC.
-    #[default]
-    Abs,
-    /// `v[f+1] - v[f]`, as in the papers' equations.
-    Signed,
-}
-
-/// The motion vectors of a clip of planes: one plane fewer than `planes`.
+/// The signed motion vectors `v[f+1] - v[f]` of a clip of planes: one plane fewer than `planes`.
 ///
 /// Planes of unequal length are compared over their common part.
-pub fn residuals(planes: &[Vec<f32>], residual: Residual) -> Vec<Vec<f32>> {
+pub fn residuals(planes: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let difference = |pair: &[Vec<f32>]| {
-        pair[0]
-            .iter()
-            .zip(&pair[1])
-            .map(|(now, next)| match residual {
-                Residual::Abs => (next - now).abs(),
-                Residual::Signed => next - now,
-            })
-            .collect()
+        let steps = pair[0].iter().zip(&pair[1]);
+        steps.map(|(now, next)| next - now).collect()
     };
     planes.windows(2).map(difference).collect()
+}
+
+/// `|x|` of every value: the absolute motion vectors of the released SMA code, from [`residuals`].
+pub fn absolute(planes: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let plane = |plane: &Vec<f32>| plane.iter().map(|v| v.abs()).collect();
+    planes.iter().map(plane).collect()
 }
 
 /// Brightness of 8-bit RGB pixels in 0..=1, weighted as in Rec. 709 on the encoded values.

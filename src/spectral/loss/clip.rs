@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use crate::motion::Residual;
+use crate::spectral::plain::Residual;
 
 /// `[b * c, f, s]` values of a clip, and how motion is taken from them.
 pub(super) struct Clip {

@@ -28,8 +28,7 @@ use self::{
     local::LocalPlan,
 };
 use super::plain::frequency_weight;
-pub use super::plain::max_levels;
-pub use crate::motion::Residual;
+pub use super::plain::{Residual, max_levels};
 
 type Result<T> = std::result::Result<T, SpectralError>;
 
@@ -124,7 +123,7 @@ impl MotionLossConfig {
 }
 
 /// Scale of the discrete Fourier transform.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FftNorm {
     /// Plain sums, as in the released code: amplitudes grow with the frame size.
@@ -135,7 +134,7 @@ pub enum FftNorm {
 }
 
 /// Which values form one vector in [`SpectralLoss::cosine_alignment`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CosineAxis {
     /// The motion of one pixel and channel over time, as in the released code.
@@ -157,7 +156,9 @@ pub struct GlobalTerms {
 /// The two halves of the local loss, scalars; the loss is their sum.
 #[derive(Clone, Debug)]
 pub struct LocalTerms {
+    /// Mean of `w * | |F| - |F_hat| |`.
     pub amplitude: Tensor,
+    /// Mean of `w * | angle F - angle F_hat |`.
     pub phase: Tensor,
 }
 

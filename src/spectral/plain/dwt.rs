@@ -47,11 +47,7 @@ impl<T: Real> HaarBands<T> {
 }
 
 fn mean_square<T: Real>(values: &[T]) -> f64 {
-    let sum: f64 = values
-        .iter()
-        .filter_map(|v| v.to_f64())
-        .map(|v| v * v)
-        .sum();
+    let sum: f64 = values.iter().filter_map(T::to_f64).map(|v| v * v).sum();
     sum / values.len().max(1) as f64
 }
 

@@ -7,11 +7,13 @@
 
 mod dwt;
 mod fft;
+mod residual;
 mod spectrum;
 mod weight;
 
 pub use dwt::{HaarBands, haar_forward, haar_inverse, max_levels, synthesize};
 pub use fft::{Fft2, fftshift, ifftshift};
+pub use residual::Residual;
 pub use spectrum::{
     RadialProfile, amplitude, is_self_conjugate, log_amplitude, phase, radial_profile, wrap_phase,
 };
