@@ -36,6 +36,10 @@ pub struct ModelCard {
     pub guidance: Option<f64>,
     /// Sampling steps that give its best samples.
     pub steps: Option<usize>,
+    /// Frames per second its clips play at.
+    pub fps: Option<f64>,
+    /// A prompt it obeys.
+    pub prompt: Option<String>,
 }
 
 /// What a clip must look like for a model.

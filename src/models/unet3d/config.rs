@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// Whether a block has transformers beside its residual layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockKind {
+pub(super) enum BlockKind {
     /// `CrossAttnDownBlock3D`, `CrossAttnUpBlock3D`.
     CrossAttention,
     /// `DownBlock3D`, `UpBlock3D`.
@@ -21,9 +21,9 @@ pub struct UNet3DConfig {
     /// Channels of each level, finest first.
     pub block_out_channels: Vec<usize>,
     /// Kind of each level on the way down, finest first.
-    pub down_blocks: Vec<BlockKind>,
+    pub(super) down_blocks: Vec<BlockKind>,
     /// Kind of each level on the way up, coarsest first.
-    pub up_blocks: Vec<BlockKind>,
+    pub(super) up_blocks: Vec<BlockKind>,
     /// Residual layers in a down block; an up block has one more.
     pub layers_per_block: usize,
     /// Width of the text embedding.

@@ -8,7 +8,7 @@ use candle_core::{DType, Result, Tensor};
 
 use self::attention::TransformerTemporalModel;
 use self::blocks::{Context, DownBlock3D, UNetMidBlock3DCrossAttn, UpBlock3D};
-pub use self::config::{BlockKind, UNet3DConfig};
+pub use self::config::UNet3DConfig;
 use super::error::ModelError;
 use super::resnet::norm_silu;
 use super::weights::Weights;
