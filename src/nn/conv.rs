@@ -13,9 +13,13 @@ use super::kernels::{apply1, is_cpu};
 /// Rows and columns of zeros added around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Padding {
+    /// Rows above.
     pub top: usize,
+    /// Rows below.
     pub bottom: usize,
+    /// Columns to the left.
     pub left: usize,
+    /// Columns to the right.
     pub right: usize,
 }
 
@@ -34,7 +38,9 @@ impl Padding {
 /// Stride and padding of a [`Conv2d`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dConfig {
+    /// Distance between the places of the kernel, in both directions.
     pub stride: usize,
+    /// Zeros around the image.
     pub padding: Padding,
 }
 

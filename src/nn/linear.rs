@@ -18,8 +18,15 @@ pub struct Linear {
     bias: Option<Param>,
     out: usize,
     width: usize,
-    /// For a layer with nothing to train: the weight as the kernels want it.
-    frozen: Option<(Arc<Weight>, Option<Arc<Vec<f64>>>)>,
+    /// For a layer with nothing to train.
+    frozen: Option<Frozen>,
+}
+
+/// Weight and bias as the kernels want them.
+#[derive(Clone, Debug)]
+struct Frozen {
+    weight: Arc<Weight>,
+    bias: Option<Arc<Vec<f64>>>,
 }
 
 impl Linear {
@@ -51,7 +58,10 @@ impl Linear {
                 .as_ref()
                 .map(|bias| super::conv::bias_numbers(&bias.tensor()))
                 .transpose()?;
-            Some((Arc::new(Weight::new(&weight.tensor())?), bias))
+            Some(Frozen {
+                weight: Arc::new(Weight::new(&weight.tensor())?),
+                bias,
+            })
         };
         Ok(Self {
             weight,
@@ -79,7 +89,7 @@ impl Linear {
             return self.composed(x);
         }
         match &self.frozen {
-            Some((weight, bias)) => {
+            Some(Frozen { weight, bias }) => {
                 let (weight, bias) = (weight.clone(), bias.clone());
                 apply1(
                     x,

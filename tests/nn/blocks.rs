@@ -208,93 +208,59 @@ type Block = (
     Box<dyn Fn(&Tensor) -> Result<Tensor>>,
 );
 
+fn weight(shape: &[usize]) -> Tensor {
+    random(5, shape, DType::F32)
+}
+
+fn block(
+    name: &'static str,
+    shape: &[usize],
+    f: impl Fn(&Tensor) -> Result<Tensor> + 'static,
+) -> Block {
+    (name, shape.to_vec(), Box::new(f))
+}
+
 /// Every block of `nn` that takes a tensor, with the shape of an input. A new block belongs in this list.
 fn blocks() -> Vec<Block> {
-    let w = |shape: &[usize]| random(5, shape, DType::F32);
-    let linear = Linear::new(Param::frozen(w(&[6, 8])), Some(Param::frozen(w(&[6])))).unwrap();
-    let trained = Linear::new(
-        Param::trainable(&Var::from_tensor(&w(&[6, 8])).unwrap()),
-        None,
-    )
-    .unwrap();
-    let conv = Conv2d::new(&w(&[6, 8, 3, 3]), None, Conv2dConfig::padded(1)).unwrap();
+    let (image, tokens, clip) = ([2, 5, 7, 8], [2, 6, 8], [1, 2, 3, 4, 5]);
+    let bias = Some(Param::frozen(weight(&[6])));
+    let linear = Linear::new(Param::frozen(weight(&[6, 8])), bias).unwrap();
+    let var = Var::from_tensor(&weight(&[6, 8])).unwrap();
+    let trained = Linear::new(Param::trainable(&var), None).unwrap();
+    let conv = Conv2d::new(&weight(&[6, 8, 3, 3]), None, Conv2dConfig::padded(1)).unwrap();
     let strided = Conv2dConfig {
         stride: 2,
         padding: Padding::same(1),
     };
-    let down = Conv2d::new(&w(&[6, 8, 3, 3]), None, strided).unwrap();
-    let temporal = TemporalConv::new(&w(&[8, 8, 3, 1, 1]), None).unwrap();
-    let group = GroupNorm::new(&w(&[8]), &w(&[8]), 4, 1e-5).unwrap();
+    let down = Conv2d::new(&weight(&[6, 8, 3, 3]), None, strided).unwrap();
+    let temporal = TemporalConv::new(&weight(&[8, 8, 3, 1, 1]), None).unwrap();
+    let group = GroupNorm::new(&weight(&[8]), &weight(&[8]), 4, 1e-5).unwrap();
     let group_silu = group.clone();
-    let layer = LayerNorm::new(&w(&[8]), &w(&[8]), 1e-5).unwrap();
-    let image = vec![2, 5, 7, 8];
-    let tokens = vec![2, 6, 8];
+    let layer = LayerNorm::new(&weight(&[8]), &weight(&[8]), 1e-5).unwrap();
     vec![
-        (
-            "linear",
-            tokens.clone(),
-            Box::new(move |x| linear.forward(x)),
-        ),
-        (
-            "trained linear",
-            tokens.clone(),
-            Box::new(move |x| trained.forward(x)),
-        ),
-        ("conv", image.clone(), Box::new(move |x| conv.forward(x))),
-        (
-            "strided conv",
-            image.clone(),
-            Box::new(move |x| down.forward(x)),
-        ),
-        (
-            "temporal conv",
-            image.clone(),
-            Box::new(move |x| temporal.forward(x)),
-        ),
-        (
-            "group norm",
-            tokens.clone(),
-            Box::new(move |x| group.forward(x)),
-        ),
-        (
-            "group norm + silu",
-            tokens.clone(),
-            Box::new(move |x| group_silu.forward_silu(x)),
-        ),
-        (
-            "layer norm",
-            tokens.clone(),
-            Box::new(move |x| layer.forward(x)),
-        ),
-        (
-            "attention",
-            tokens.clone(),
-            Box::new(|x| nn::attention(x, x, x, 2, Mask::None)),
-        ),
-        ("silu", tokens.clone(), Box::new(nn::silu)),
-        ("gelu", tokens.clone(), Box::new(nn::gelu)),
-        ("quick gelu", tokens.clone(), Box::new(nn::quick_gelu)),
-        ("geglu", tokens, Box::new(nn::geglu)),
-        (
-            "upsample",
-            image.clone(),
-            Box::new(|x| nn::upsample_nearest(x, 10, 14)),
-        ),
-        (
-            "positions",
-            image,
-            Box::new(|x| layout::batch_to_positions(&layout::positions_to_batch(x)?, 2)),
-        ),
-        (
-            "channels",
-            vec![1, 2, 3, 4, 5],
-            Box::new(layout::channels_last),
-        ),
-        (
-            "channels back",
-            vec![1, 2, 3, 4, 5],
-            Box::new(layout::channels_first),
-        ),
+        block("linear", &tokens, move |x| linear.forward(x)),
+        block("trained linear", &tokens, move |x| trained.forward(x)),
+        block("conv", &image, move |x| conv.forward(x)),
+        block("strided conv", &image, move |x| down.forward(x)),
+        block("temporal conv", &image, move |x| temporal.forward(x)),
+        block("group norm", &tokens, move |x| group.forward(x)),
+        block("group norm + silu", &tokens, move |x| {
+            group_silu.forward_silu(x)
+        }),
+        block("layer norm", &tokens, move |x| layer.forward(x)),
+        block("attention", &tokens, |x| {
+            nn::attention(x, x, x, 2, Mask::None)
+        }),
+        block("silu", &tokens, nn::silu),
+        block("gelu", &tokens, nn::gelu),
+        block("quick gelu", &tokens, nn::quick_gelu),
+        block("geglu", &tokens, nn::geglu),
+        block("upsample", &image, |x| nn::upsample_nearest(x, 10, 14)),
+        block("positions", &image, |x| {
+            layout::batch_to_positions(&layout::positions_to_batch(x)?, 2)
+        }),
+        block("channels", &clip, layout::channels_last),
+        block("channels back", &clip, layout::channels_first),
     ]
 }
 

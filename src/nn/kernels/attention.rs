@@ -39,31 +39,31 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn width(&self) -> usize {
+    fn width(self) -> usize {
         self.heads * self.depth
     }
 
     /// Distance between rows of scores: padded, and never a power of two, which would send a column of scores to
     /// a few places of the cache.
-    fn stride(&self) -> usize {
+    fn stride(self) -> usize {
         self.keys.next_multiple_of(LANES) + LANES
     }
 
-    fn scale<T: Real>(&self) -> T {
+    fn scale<T: Real>(self) -> T {
         T::from_f64(1.0 / (self.depth as f64).sqrt())
     }
 
     /// Where a row of queries, or of keys, of one head begins.
-    fn query(&self, (image, head): (usize, usize), row: usize) -> usize {
+    fn query(self, (image, head): (usize, usize), row: usize) -> usize {
         (image * self.queries + row) * self.width() + head * self.depth
     }
 
-    fn key(&self, (image, head): (usize, usize)) -> usize {
+    fn key(self, (image, head): (usize, usize)) -> usize {
         image * self.keys * self.width() + head * self.depth
     }
 
     /// Packing of `rows` rows of a head as a right matrix of that many rows.
-    fn upright(&self, rows: usize) -> ((usize, usize, usize), Strides) {
+    fn upright(self, rows: usize) -> ((usize, usize, usize), Strides) {
         (
             (1, rows, self.depth),
             Strides {
@@ -75,7 +75,7 @@ impl Sizes {
     }
 
     /// Packing of all keys of a head as a right matrix of that many columns.
-    fn flat(&self) -> ((usize, usize, usize), Strides) {
+    fn flat(self) -> ((usize, usize, usize), Strides) {
         (
             (1, self.depth, self.keys),
             Strides {
@@ -87,7 +87,7 @@ impl Sizes {
     }
 
     /// Rows of scores as the left matrix, rows of a head from `place` as the result.
-    fn from_scores(&self, rows: usize, place: usize) -> Matrix {
+    fn scores_times(self, rows: usize, place: usize) -> Matrix {
         Matrix {
             rows,
             input: (0, self.stride(), 1),
@@ -96,7 +96,7 @@ impl Sizes {
     }
 
     /// Columns of scores as the left matrix, rows of keys from `place` as the result.
-    fn from_columns(&self, place: usize) -> Matrix {
+    fn columns_times(self, place: usize) -> Matrix {
         Matrix {
             rows: self.keys,
             input: (0, 1, self.stride()),
@@ -105,7 +105,7 @@ impl Sizes {
     }
 
     /// Rows of a head from `place` as the left matrix, rows of scores as the result.
-    fn to_scores(&self, rows: usize, place: usize) -> Matrix {
+    fn scores_of(self, rows: usize, place: usize) -> Matrix {
         Matrix {
             rows,
             input: (place, self.width(), 1),
@@ -202,10 +202,10 @@ impl AttentionOp {
                     let first = block * BLOCK;
                     let rows = BLOCK.min(sizes.queries - first);
                     let place = sizes.query(at, first);
-                    let to_scores = sizes.to_scores(rows, place);
+                    let score_rows = sizes.scores_of(rows, place);
                     multiply_here(
                         q,
-                        &to_scores,
+                        &score_rows,
                         &scratch.keys,
                         Start::Zero,
                         &SharedMut::new(&mut scratch.scores),
@@ -213,7 +213,7 @@ impl AttentionOp {
                     self.exponentials(sizes, (first, rows), &mut scratch.scores, &mut scratch.sums);
                     multiply_here(
                         &scratch.scores,
-                        &sizes.from_scores(rows, place),
+                        &sizes.scores_times(rows, place),
                         &scratch.values,
                         Start::Zero,
                         &y,
@@ -259,17 +259,23 @@ impl AttentionOp {
         (at, first, rows): ((usize, usize), usize, usize),
     ) {
         let place = sizes.query(at, first);
-        let to_scores = sizes.to_scores(rows, place);
+        let score_rows = sizes.scores_of(rows, place);
         multiply_here(
             operands.q,
-            &to_scores,
+            &score_rows,
             &scratch.keys,
             Start::Zero,
             &SharedMut::new(&mut scratch.scores),
         );
         self.exponentials(sizes, (first, rows), &mut scratch.scores, &mut scratch.sums);
         let dp = SharedMut::new(&mut scratch.gradients);
-        multiply_here(operands.grad, &to_scores, &scratch.values, Start::Zero, &dp);
+        multiply_here(
+            operands.grad,
+            &score_rows,
+            &scratch.values,
+            Start::Zero,
+            &dp,
+        );
         scratch.score_gradients(sizes, rows, |r| {
             let row = place + r * sizes.width();
             (
@@ -281,7 +287,7 @@ impl AttentionOp {
         if want_v {
             let (shape, strides) = sizes.upright(rows);
             scratch.other.pack(&operands.grad[place..], shape, strides);
-            let matrix = sizes.from_columns(sizes.key(at));
+            let matrix = sizes.columns_times(sizes.key(at));
             multiply_here(
                 &scratch.scores,
                 &matrix,
@@ -293,7 +299,7 @@ impl AttentionOp {
         if want_k {
             let (shape, strides) = sizes.upright(rows);
             scratch.other.pack(&operands.q[place..], shape, strides);
-            let matrix = sizes.from_columns(sizes.key(at));
+            let matrix = sizes.columns_times(sizes.key(at));
             multiply_here(
                 &scratch.gradients,
                 &matrix,
@@ -307,7 +313,7 @@ impl AttentionOp {
             scratch
                 .other
                 .pack(&operands.k[sizes.key(at)..], shape, strides);
-            let matrix = sizes.from_scores(rows, place);
+            let matrix = sizes.scores_times(rows, place);
             multiply_here(
                 &scratch.gradients,
                 &matrix,

@@ -80,6 +80,10 @@ impl CustomOp1 for FrozenProduct {
         })
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a gradient of the gradient is not wanted"
+    )]
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let kind = match &self.kind {
             Kind::Linear => Kind::Linear,

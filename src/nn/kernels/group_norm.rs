@@ -91,8 +91,9 @@ impl GroupNormOp {
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                x.chunks_exact(channels)
-                    .for_each(|row| add_row(&mut sums, row))
+                for row in x.chunks_exact(channels) {
+                    add_row(&mut sums, row);
+                }
             },
         );
         let total = |sums: &[T]| sums.iter().map(|v| v.to_f64()).sum::<f64>();
@@ -107,8 +108,9 @@ impl GroupNormOp {
         Arch::new().dispatch(
             #[inline(always)]
             || {
-                x.chunks_exact(channels)
-                    .for_each(|row| add_squares(&mut sums, row, &per_channel))
+                for row in x.chunks_exact(channels) {
+                    add_squares(&mut sums, row, &per_channel);
+                }
             },
         );
         let squares = sums.chunks_exact(wide).map(total);

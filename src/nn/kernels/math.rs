@@ -3,7 +3,6 @@
 /// Functions a kernel applies to every number. All must be inlined into the loop that calls them.
 pub trait Functions: Copy {
     fn exp(self) -> Self;
-    fn sqrt(self) -> Self;
     /// `1 / (1 + exp(-x))`, without overflow.
     fn sigmoid(self) -> Self;
     /// The standard normal distribution function Φ and its density φ.
@@ -45,11 +44,6 @@ impl Functions for f32 {
     }
 
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self::sqrt(self)
-    }
-
-    #[inline(always)]
     fn sigmoid(self) -> Self {
         let e = Functions::exp(-self.abs());
         let small = e / (1.0 + e);
@@ -66,7 +60,7 @@ impl Functions for f32 {
             0.127_661_53,
             0.127_660_95,
             0.114_622_36,
-            0.087_829_064,
+            0.087_829_06,
             0.058_654_204,
             -0.009_378_331,
             0.065_329_37,
@@ -96,11 +90,6 @@ impl Functions for f64 {
     #[inline(always)]
     fn exp(self) -> Self {
         libm::exp(self)
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self::sqrt(self)
     }
 
     #[inline(always)]

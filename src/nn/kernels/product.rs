@@ -287,19 +287,21 @@ fn run<T: Real, R: Rows>(job: Job<'_, T, R>) {
     T::dispatch(job.right.level, job);
 }
 
+/// A kernel tap and where the rows of a group read for it.
+type Tap<T, const ROWS: usize> = (usize, [*const T; ROWS]);
+
 /// Some rows that go through the registers together, and the taps that are not all padding for them.
-struct Group<T> {
+struct Group {
     first: usize,
     count: usize,
-    /// Into the list of taps and pointers: `(tap, ROWS pointers)`.
+    /// Into the list of taps.
     taps: std::ops::Range<usize>,
-    phantom: std::marker::PhantomData<T>,
 }
 
 impl<T: Real, R: Rows> Job<'_, T, R> {
     /// Pointers for every group of rows and tap. Every pointer is checked against its buffer here, once.
     #[inline(always)]
-    fn gather<const ROWS: usize>(&self) -> (Vec<Group<T>>, Vec<(usize, [*const T; ROWS])>) {
+    fn gather<const ROWS: usize>(&self) -> (Vec<Group>, Vec<Tap<T, ROWS>>) {
         let span = (self.right.depth.max(1) - 1) * self.rows.step() + 1;
         let rows = &self.part.0;
         let mut groups = Vec::with_capacity(rows.len().div_ceil(ROWS));
@@ -328,7 +330,6 @@ impl<T: Real, R: Rows> Job<'_, T, R> {
                 first,
                 count,
                 taps: begin..pointers.len(),
-                phantom: std::marker::PhantomData,
             });
         }
         (groups, pointers)
@@ -339,7 +340,7 @@ impl<T: Real, R: Rows> Job<'_, T, R> {
     #[expect(unsafe_code, reason = "vector loads from places that are checked")]
     fn load<S: Simd<T>, const ROWS: usize>(
         &self,
-        group: &Group<T>,
+        group: &Group,
         panel: usize,
         resume: bool,
     ) -> [[S; 2]; ROWS] {
@@ -382,7 +383,7 @@ impl<T: Real, R: Rows> Job<'_, T, R> {
     #[expect(unsafe_code, reason = "vector stores to places that are checked")]
     fn store<S: Simd<T>, const ROWS: usize>(
         &self,
-        group: &Group<T>,
+        group: &Group,
         panel: usize,
         sums: &[[S; 2]; ROWS],
     ) {
@@ -471,4 +472,73 @@ fn accumulate<T: Real, S: Simd<T>, const ROWS: usize>(
         offset += step;
     }
     *sums = local;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small whole numbers: every sum is exact in any order and with or without fused multiply-add.
+    fn whole<T: Real>(count: usize, seed: usize) -> Vec<T> {
+        (0..count)
+            .map(|i| T::from_f64(((i * 7 + seed * 13) % 11) as f64 - 5.0))
+            .collect()
+    }
+
+    /// Every instruction set of this machine against the definition, exactly.
+    fn every_level_is_exact<T: Real>() {
+        for level in Level::available() {
+            for (rows, depth, columns) in [
+                (1, 1, 1),
+                (5, 3, 7),
+                (13, 16, 33),
+                (50, 40, 64),
+                (100, 31, 130),
+            ] {
+                let (left, right) = (whole::<T>(rows * depth, 1), whole::<T>(depth * columns, 2));
+                let bias = whole::<T>(columns, 3);
+                let mut panels = Panels::empty(level);
+                panels.pack(
+                    &right,
+                    (1, depth, columns),
+                    Strides {
+                        tap: 0,
+                        depth: columns,
+                        column: 1,
+                    },
+                );
+                let mut result = vec![T::ZERO; rows * columns];
+                let matrix = Matrix::contiguous(rows, depth, columns);
+                multiply(&left, &matrix, &panels, Start::Bias(&bias), &mut result);
+                multiply_here(
+                    &left,
+                    &matrix,
+                    &panels,
+                    Start::Result,
+                    &SharedMut::new(&mut result),
+                );
+                for (i, value) in result.iter().enumerate() {
+                    let (r, c) = (i / columns, i % columns);
+                    let dot =
+                        |k: usize| left[r * depth + k].to_f64() * right[k * columns + c].to_f64();
+                    let expected = 2.0 * (0..depth).map(dot).sum::<f64>() + bias[c].to_f64();
+                    assert_eq!(
+                        value.to_f64(),
+                        expected,
+                        "{level:?} {rows} {depth} {columns}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f32_is_exact_on_whole_numbers() {
+        every_level_is_exact::<f32>();
+    }
+
+    #[test]
+    fn f64_is_exact_on_whole_numbers() {
+        every_level_is_exact::<f64>();
+    }
 }

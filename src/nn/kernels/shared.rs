@@ -16,9 +16,11 @@ pub struct SharedMut<'a, T> {
     unsafe_code,
     reason = "elements are only reached through unsafe functions that demand disjoint parts"
 )]
+// SAFETY: sharing it shares no element; reaching one is unsafe and demands disjoint parts.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 #[expect(unsafe_code, reason = "as above: the pointer is a borrow in disguise")]
+// SAFETY: the pointer is an exclusive borrow of a buffer whose elements may be sent.
 unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {

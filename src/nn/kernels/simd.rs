@@ -83,6 +83,7 @@ macro_rules! plain {
             unsafe_code,
             reason = "reads and writes through pointers the trait's contract makes good"
         )]
+        // SAFETY: plain Rust, which every processor runs.
         unsafe impl Simd<$t> for Plain<$t, $n> {
             const WIDTH: usize = $n;
             #[inline(always)]
@@ -131,18 +132,22 @@ mod x86 {
                 const WIDTH: usize = $width;
                 #[inline(always)]
                 unsafe fn load(p: *const $t) -> Self {
+                    // SAFETY: by the contract of the trait.
                     unsafe { $load(p) }
                 }
                 #[inline(always)]
                 unsafe fn store(self, p: *mut $t) {
+                    // SAFETY: by the contract of the trait.
                     unsafe { $store(p, self) }
                 }
                 #[inline(always)]
                 unsafe fn splat(v: $t) -> Self {
+                    // SAFETY: by the contract of the trait.
                     unsafe { $splat(v) }
                 }
                 #[inline(always)]
                 unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                    // SAFETY: by the contract of the trait.
                     unsafe { $fma(self, b, c) }
                 }
             }
@@ -219,6 +224,7 @@ macro_rules! real {
                     Level::Avx512 => unsafe {
                         x86::avx512::<$t, std::arch::x86_64::$m512, K>(kernel)
                     },
+                    // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
                     Level::Avx2 => unsafe { x86::avx2::<$t, std::arch::x86_64::$m256, K>(kernel) },
                     _ => kernel.run::<Plain<$t, $plain>, 4>(),

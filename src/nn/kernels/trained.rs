@@ -44,7 +44,7 @@ impl TrainedLinear {
             let mut dx = vec![T::ZERO; rows * inp];
             let matrix = Matrix::contiguous(rows, out, inp);
             with_numbers(&grad, |g| {
-                multiply(g, &matrix, &panels, Start::Zero, &mut dx)
+                multiply(g, &matrix, &panels, Start::Zero, &mut dx);
             })?;
             Some(Tensor::from_vec(dx, x.shape(), x.device())?)
         } else {
