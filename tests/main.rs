@@ -1,5 +1,7 @@
 //! The one integration-test binary. Each module is one area; `cargo test --test main <area>` runs it alone.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic where it stands")]
+
 mod architecture;
 mod cli;
 mod common;
