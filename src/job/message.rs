@@ -1,0 +1,144 @@
+//! What is said between a job and whoever watches it. Every type here is plain data with a serde form: `--json` prints
+//! the events, `--commands -` reads the commands, and a worker on another machine can speak both.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::project::lossy_path;
+use crate::report::Report;
+use crate::train::{StepStats, TransferConfig};
+
+/// What may be asked of a running job. Each one is answered by at least one event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Stop working after the current step and keep everything in memory.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Change one setting of the training while it goes on.
+    Set { setting: Setting, value: f64 },
+    /// Sample a preview as soon as the current step is done, also while paused.
+    SampleNow {
+        /// Other words than the run's; none keeps the run's prompt.
+        #[serde(default)]
+        prompt: Option<String>,
+        /// Another seed; none keeps the run's seed.
+        #[serde(default)]
+        seed: Option<u64>,
+    },
+    /// Write a checkpoint as soon as the current step is done, also while paused.
+    CheckpointNow,
+    /// End the job. A training leaves a checkpoint that `resume` continues from.
+    Stop,
+}
+
+/// The settings a running training accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// λg, weight of the global (wavelet) term, at least 0.
+    LambdaG,
+    /// λl, weight of the local (Fourier) term, at least 0.
+    LambdaL,
+    /// δ, the low-frequency bias (an exponent), at least 0.
+    Delta,
+    /// Learning rate, above 0.
+    LearningRate,
+    /// Steps between two previews, 0 for none.
+    PreviewEvery,
+}
+
+/// The parts of a job, in the order in which they can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading the clip and the model.
+    Loading,
+    /// Clip to latents, words to text embeddings.
+    Encoding,
+    /// Fine-tuning.
+    Training,
+    /// DDIM inversion of the clip.
+    Inverting,
+    /// Denoising the result.
+    Sampling,
+    /// Latents to pixels.
+    Decoding,
+    /// Writing the film.
+    Exporting,
+}
+
+/// Why a job ended before it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// A `Stop` command.
+    Asked,
+    /// Nobody listens to the job any more.
+    WatcherGone,
+}
+
+/// What a job tells whoever watches it. [`Event::Finished`] is always the last one, also after a panic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The request is understood and begins.
+    Started {
+        /// The run folder, for jobs that have one.
+        #[serde(serialize_with = "lossy_path::optional")]
+        run: Option<PathBuf>,
+        config: Box<TransferConfig>,
+    },
+    /// A part of the work begins; `total` counts its steps where that is known.
+    Stage { stage: Stage, total: Option<u32> },
+    /// Steps done of the current stage other than training. May be dropped when the watcher is slow.
+    Progress { stage: Stage, done: u32, total: u32 },
+    /// One training step is done. May be dropped when the watcher is slow; `metrics.jsonl` has every one.
+    Step(StepStats),
+    /// Something to know, in plain words: what was cropped, repeated or resampled.
+    Note { text: String },
+    /// A `Pause` was obeyed after this many training steps.
+    Paused { step: u32 },
+    /// A `Resume` was obeyed.
+    Resumed { step: u32 },
+    /// A `Set` was obeyed; it holds from the step after `step`.
+    Changed { step: u32, setting: Setting, value: f64 },
+    /// A preview is on disk; its pixels are in [`super::JobHandle::preview`].
+    PreviewReady {
+        step: u32,
+        prompt: String,
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
+    },
+    CheckpointSaved {
+        step: u32,
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
+    },
+    /// The fine-tuned weights are on disk.
+    WeightsSaved {
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
+    },
+    /// The result is on disk; `recipe_in` says where its recipe is kept.
+    Exported {
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
+        recipe_in: String,
+    },
+    /// Something went wrong and the job goes on.
+    Warning(Report),
+    /// The job is over.
+    Finished(Outcome),
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    Cancelled { reason: StopReason },
+    Failed(Report),
+}
