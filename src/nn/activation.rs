@@ -1,0 +1,34 @@
+//! Activation functions.
+
+use candle_core::{D, Result, Tensor};
+
+use super::composed;
+
+/// `x * sigmoid(x)`, any shape.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    composed::gated_by_sigmoid(x, 1.0)
+}
+
+/// `x * Φ(x)` with the exact normal distribution function (erf), any shape.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    x.gelu_erf()
+}
+
+/// `x * sigmoid(1.702 x)`, any shape (CLIP ViT-L).
+pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
+    composed::gated_by_sigmoid(x, 1.702)
+}
+
+/// `u * gelu(g)` of the halves `(u, g)` of the last axis, in this order.
+///
+/// Shape: `[.., 2c]` to `[.., c]`. Source: spec/models.md 1.6.
+///
+/// # Errors
+/// When the last axis is odd.
+pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    if !width.is_multiple_of(2) {
+        candle_core::bail!("geglu: the last axis of {:?} is odd", x.shape());
+    }
+    composed::geglu(x)
+}

@@ -1,0 +1,80 @@
+//! Weights as layers hold them, and the switch that turns gradients off.
+
+use std::cell::Cell;
+
+use candle_core::{Tensor, Var};
+
+thread_local! {
+    static GRAD_ENABLED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// True unless the calling thread is inside [`no_grad`].
+pub fn grad_enabled() -> bool {
+    GRAD_ENABLED.get()
+}
+
+/// Runs `f` with gradients off on this thread: layers read trainable weights detached, and no layer of
+/// [`crate::nn`] records what it did.
+///
+/// candle has no such switch: an operation on a `Var` keeps its whole graph alive, so sampling with weights
+/// that are being trained would grow without bound. Nests, and restores the former state when `f` panics.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GRAD_ENABLED.set(self.0);
+        }
+    }
+    let _restore = Restore(GRAD_ENABLED.replace(false));
+    f()
+}
+
+/// A weight of a layer: frozen, or a variable that is being trained.
+///
+/// A frozen weight is detached when it is wrapped, so no layer can compute a gradient for it by accident.
+#[derive(Clone, Debug)]
+pub struct Param(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Frozen(Tensor),
+    Trainable(Var),
+}
+
+impl Param {
+    /// A weight that never learns.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the layer takes over the weight"
+    )]
+    pub fn frozen(t: Tensor) -> Self {
+        Self(Kind::Frozen(t.detach()))
+    }
+
+    /// A weight that learns: the layer sees every later `Var::set`.
+    pub fn trainable(v: &Var) -> Self {
+        Self(Kind::Trainable(v.clone()))
+    }
+
+    /// Whether this weight is a variable.
+    pub fn is_trainable(&self) -> bool {
+        matches!(self.0, Kind::Trainable(_))
+    }
+
+    /// The weight for a forward pass; a variable is seen detached inside [`no_grad`]. Shares the storage.
+    pub fn tensor(&self) -> Tensor {
+        match &self.0 {
+            Kind::Frozen(t) => t.clone(),
+            Kind::Trainable(v) if grad_enabled() => v.as_tensor().clone(),
+            Kind::Trainable(v) => v.as_tensor().detach(),
+        }
+    }
+
+    /// The shape of the weight.
+    pub fn dims(&self) -> &[usize] {
+        match &self.0 {
+            Kind::Frozen(t) => t.dims(),
+            Kind::Trainable(v) => v.as_tensor().dims(),
+        }
+    }
+}
