@@ -85,11 +85,11 @@ pub enum StopReason {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The request is understood and begins.
-    Started {
-        /// The run folder, for jobs that have one.
-        #[serde(serialize_with = "lossy_path::optional")]
-        run: Option<PathBuf>,
-        config: Box<TransferConfig>,
+    Started { config: Box<TransferConfig> },
+    /// The folder that keeps the run.
+    RunFolder {
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
     },
     /// A part of the work begins; `total` counts its steps where that is known.
     Stage { stage: Stage, total: Option<u32> },

@@ -5,9 +5,15 @@
 
 mod cancel;
 mod context;
+mod export;
 mod latest;
 pub mod message;
 mod problem;
+mod request;
+mod sampling;
+mod session;
+mod training;
+mod work;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -23,6 +29,10 @@ pub use context::JobContext;
 pub use latest::Latest;
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use problem::Halt;
+pub use request::{
+    DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
+    TrainRequest, set_threads,
+};
 
 use crate::report::{Area, Report};
 use crate::video::Frame;
@@ -120,6 +130,14 @@ impl Drop for JobHandle {
     fn drop(&mut self) {
         self.commander().send(Command::Stop).ok();
     }
+}
+
+/// Runs a request as a job.
+///
+/// # Errors
+/// When the operating system gives no thread.
+pub fn spawn(request: Request, waker: Waker) -> std::io::Result<JobHandle> {
+    spawn_task("job", waker, move |job| work::run(job, request))
 }
 
 /// Runs a task as a job on its own named thread.
