@@ -1,6 +1,7 @@
 //! The command line: one file a command. It only asks for jobs and shows their events.
 
 mod args;
+mod inspect;
 mod inspect_command;
 mod progress;
 mod resume;
@@ -16,7 +17,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use args::{ModelArgs, OutputArgs, ResultArgs};
 
-use crate::report::{Area, Report};
+use crate::report::Area;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -9,7 +9,7 @@ use super::request::ResultRequest;
 use super::session::Record;
 use crate::project::{Recipe, free_name};
 use crate::report::{Area, Report};
-use crate::video::{self, Clip, ExportFormat, ExportOptions, RecipePlace, VideoError};
+use crate::video::{self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale, VideoError};
 
 /// Longest part of a file name that is taken from the prompt, in characters.
 const PROMPT_IN_NAME: usize = 60;
@@ -49,7 +49,9 @@ pub(super) fn write_result(
     job.stage(Stage::Exporting, Some(clip.frames.len()));
     let options = ExportOptions {
         overwrite: result.overwrite,
-        scale_to: result.scale_to.map(video::ScaleTo::smooth),
+        scale_to: result
+            .scale_to
+            .map(|min_side| ScaleTo { min_side, upscale: Upscale::Smooth }),
         recipe: Some(recipe_text(record, tuned_sha256, &result.prompt)),
         ..ExportOptions::default()
     };
@@ -61,9 +63,9 @@ pub(super) fn write_result(
         job.emit(Event::Note { text });
     }
     let recipe_in = match report.recipe_in {
-        RecipePlace::Inside => "the film".to_owned(),
-        RecipePlace::Beside(path) => path.display().to_string(),
-        RecipePlace::None => "no place".to_owned(),
+        RecipePlace::Metadata => "the film".to_owned(),
+        RecipePlace::File(path) => path.display().to_string(),
+        RecipePlace::Nowhere => "no place".to_owned(),
     };
     job.emit(Event::Exported { path, recipe_in });
     Ok(())
@@ -86,7 +88,9 @@ fn default_target(record: &Record, prompt: &str) -> PathBuf {
     let words: String = words.chars().take(PROMPT_IN_NAME).collect();
     let stem = [clip.as_ref(), words.trim()];
     let stem = stem.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" - ");
-    free_name(Path::new(""), if stem.is_empty() { "result" } else { &stem }, "mp4")
+    // Without FFmpeg a GIF is the film that this program can write.
+    let extension = if cfg!(feature = "video") { "mp4" } else { "gif" };
+    free_name(Path::new(""), if stem.is_empty() { "result" } else { &stem }, extension)
 }
 
 fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> String {
