@@ -1,1 +1,5 @@
-//! (being built)
+//! Spectral losses, plain spectra and motion against numbers this crate did not make.
+
+mod golden;
+mod loss;
+mod plain;
