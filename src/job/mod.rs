@@ -8,6 +8,7 @@ mod context;
 mod export;
 mod latest;
 pub mod message;
+mod pixels;
 mod problem;
 mod request;
 mod sampling;

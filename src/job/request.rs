@@ -88,8 +88,8 @@ impl SamplingChanges {
         config.seed = self.seed.unwrap_or(config.seed);
         config.start = self.start.unwrap_or(config.start);
         config.noise_prior = self.noise_prior.unwrap_or(config.noise_prior);
-        config.sampling_steps = self.sampling_steps.unwrap_or(config.sampling_steps);
-        config.guidance = self.guidance.unwrap_or(config.guidance);
+        config.sampling_steps = self.sampling_steps.or(config.sampling_steps);
+        config.guidance = self.guidance.or(config.guidance);
     }
 }
 

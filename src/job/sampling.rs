@@ -8,7 +8,7 @@ use super::context::JobContext;
 use super::message::{Event, Stage};
 use super::problem::{Halt, tensors};
 use super::session::Session;
-use super::{Preview, export};
+use super::{Preview, export, pixels};
 use crate::models::UNet3DConditionModel;
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
@@ -16,6 +16,11 @@ use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
 use crate::schedulers::{Ddim, Inversion, ReferenceInversion};
 use crate::train::{InversionPrompt, TransferConfig, plain_from_tensor, tensor_from_plain};
 use crate::video::{Clip, Frame};
+
+/// Sampling steps for models that recommend none, as MotionDirector takes for ZeroScope.
+pub(super) const SAMPLING_STEPS: usize = 30;
+/// Guidance for models that recommend none, the default of diffusers' text-to-video pipeline.
+pub(super) const GUIDANCE: f64 = 9.0;
 
 /// What to sample.
 #[derive(Clone, Debug)]
@@ -45,8 +50,8 @@ impl SampleSpec {
             purpose: Purpose::Sample,
             inverted_share: config.inverted_share(),
             inversion_prompt: config.inversion_prompt,
-            steps: config.sampling_steps,
-            guidance: config.guidance,
+            steps: config.sampling_steps.unwrap_or(SAMPLING_STEPS),
+            guidance: config.guidance.unwrap_or(GUIDANCE),
             weights_sha256,
         }
     }
@@ -70,10 +75,10 @@ pub(super) fn sample(
     spec: &SampleSpec,
 ) -> Result<Vec<Frame>, Halt> {
     let latents = starting_latents(job, session, run, unet, spec)?;
-    let ddim = Ddim::new(&session.folder.scheduler()?, spec.steps)?;
+    let ddim = Ddim::new(session.folder.scheduler(), spec.steps)?;
     let text = GuidedText { cond: session.text(&spec.prompt)?, uncond: session.text("")? };
     job.stage(Stage::Sampling, Some(spec.steps));
-    let sampled = pipelines::text_to_video(unet, &ddim, latents, &text, spec.guidance, &mut |done, total| {
+    let sampled = pipelines::text_to_video(unet, &ddim, latents, text, spec.guidance, &mut |done, total| {
         step(job, Stage::Sampling, done, total)
     })
     .map_err(tensors("Sampling failed"))?;
@@ -135,7 +140,7 @@ fn inverted(
     }
     let text = session.text(&words)?;
     let inversion =
-        Inversion::Reference(ReferenceInversion::new(&session.folder.scheduler()?, spec.steps)?);
+        Inversion::Reference(ReferenceInversion::new(session.folder.scheduler(), spec.steps)?);
     job.stage(Stage::Inverting, Some(spec.steps));
     let latents = session.latents.clone();
     let inverted = pipelines::invert(unet, &inversion, latents, &text, &mut |done, total| {
@@ -159,11 +164,11 @@ fn decode(
 ) -> Result<Vec<Frame>, Halt> {
     job.stage(Stage::Decoding, latents.dim(2).ok());
     let decoder = session.decoder()?;
-    let frames = pipelines::decode_latents(decoder, latents, &mut |done, total| {
+    let frames = pixels::decode_latents(decoder, latents, &mut |done, total| {
         step(job, Stage::Decoding, done, total)
     })
     .map_err(tensors("Decoding the sample failed"))?;
-    frames.ok_or(Halt::Stopped)
+    frames.done().ok_or(Halt::Stopped)
 }
 
 /// Samples with the weights as they are, into `samples/` and the preview slot.

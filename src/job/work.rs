@@ -10,7 +10,7 @@ use super::export::{check_target, write_result};
 use super::message::{Event, Stage};
 use super::problem::Halt;
 use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
-use super::sampling::{SampleSpec, sample};
+use super::sampling::{GUIDANCE, SAMPLING_STEPS, SampleSpec, sample};
 use super::session::{Record, Session, pixels_sha256};
 use super::training;
 use crate::models::{self, ModelFolder, UNet3DConditionModel};
@@ -35,7 +35,7 @@ pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
     }
 }
 
-fn train(job: &mut JobContext, request: TrainRequest) -> Result<(), Halt> {
+fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     request.config.check()?;
     if let Some(result) = &request.result {
         check_target(result)?;
@@ -44,6 +44,7 @@ fn train(job: &mut JobContext, request: TrainRequest) -> Result<(), Halt> {
     job.stage(Stage::Loading, None);
     let device = request.device.open()?;
     let folder = open_model(request.model.as_deref())?;
+    recommended(&mut request.config, &folder);
     let (clip, notes) = load_clip(job, &request, &folder)?;
     for text in &notes {
         job.emit(Event::Note { text: text.clone() });
@@ -180,14 +181,14 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     job.stage(Stage::Loading, None);
     let folder = open_model(named)?;
     let device = request.device.open()?;
-    let limits = folder.clip_limits();
+    recommended(&mut config, &folder);
     let clip = ClipRecord {
         name: String::new(),
         pixels_sha256: String::new(),
         frames: 0,
-        width: limits.width,
-        height: limits.height,
-        fps: PLAIN_FPS,
+        width: 0,
+        height: 0,
+        fps: folder.card().fps.unwrap_or(PLAIN_FPS),
         notes: Vec::new(),
     };
     let record = Record {
@@ -200,7 +201,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
         settings: config,
         changes: Vec::new(),
     };
-    let shape = folder.latent_shape(limits.frames, limits.width, limits.height);
+    let shape = latent_shape(&folder);
     let mut session = Session::without_clip(folder, device, record, &shape)?;
     let (unet, _) = load_unet(&session)?;
     make_film(job, &mut session, None, &unet, None, &request.result)
@@ -239,6 +240,21 @@ fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
     Ok(folder)
 }
 
+/// Fills in what was left to the model.
+fn recommended(config: &mut TransferConfig, folder: &ModelFolder) {
+    let card = folder.card();
+    config.sampling_steps = config.sampling_steps.or(card.steps).or(Some(SAMPLING_STEPS));
+    config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
+}
+
+/// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.
+fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
+    let limits = folder.clip_limits();
+    let factor = folder.vae_config().factor();
+    let channels = folder.vae_config().latent_channels;
+    [1, channels, limits.default_frames, limits.height / factor, limits.width / factor]
+}
+
 fn load_unet(session: &Session) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
     let method = session.record.settings.method;
     Ok(session.folder.load_unet(&|name| method.trains(name), &session.device)?)
@@ -246,7 +262,7 @@ fn load_unet(session: &Session) -> Result<(UNet3DConditionModel, BTreeMap<String
 
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
     let (unet, vars) = load_unet(session)?;
-    let schedule = NoiseSchedule::new(&session.folder.scheduler()?);
+    let schedule = NoiseSchedule::new(session.folder.scheduler());
     let text = session.text(&session.record.subject.clone())?;
     Ok(Trainer::new(&session.record.settings, unet, vars, schedule, &session.latents, &text)?)
 }
@@ -259,9 +275,10 @@ fn load_clip(
 ) -> Result<(Clip, Vec<String>), Halt> {
     let config = &request.config;
     let limits = folder.clip_limits();
-    let frames = config.frames.unwrap_or(limits.frames);
-    let (width, height) = config.size.unwrap_or((limits.width, limits.height));
-    let multiple = limits.size_multiple.max(1);
+    let frames = config.frames.unwrap_or(limits.default_frames);
+    let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+    let (width, height) = config.size.unwrap_or((side(limits.width), side(limits.height)));
+    let multiple = side(limits.size_multiple).max(1);
     if width % multiple != 0 || height % multiple != 0 {
         let snap = |side: u32| (side / multiple * multiple).max(multiple);
         return Err(Report::new(Area::Request, format!("{width}x{height} does not fit the model"))

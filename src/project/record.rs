@@ -1,5 +1,7 @@
 //! What `run.toml` and the recipe inside an export say. `S` is the settings struct of the training.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Everything needed to repeat a run.
@@ -45,8 +47,8 @@ pub struct ModelRecord {
     /// Where the model was; none means the built-in model. Never written into an export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
-    /// SHA-256 of its weights.
-    pub weights_sha256: String,
+    /// SHA-256 of its weight files, by their path inside the model.
+    pub weights_sha256: BTreeMap<String, String>,
 }
 
 /// A setting that was changed while the run went on.
@@ -68,7 +70,8 @@ pub struct Recipe<S> {
     pub seed: u64,
     pub clip: Option<ClipRecord>,
     pub model_name: String,
-    pub model_sha256: String,
+    /// SHA-256 of the model's weight files, by their path inside the model.
+    pub model_sha256: BTreeMap<String, String>,
     /// SHA-256 of the fine-tuned weights; none means an untouched model.
     pub tuned_sha256: Option<String>,
     pub settings: S,

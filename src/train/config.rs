@@ -1,5 +1,6 @@
 //! The settings of a transfer: one struct for flags, presets, run files and (later) the window.
 
+use clap::builder::PossibleValue;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -102,12 +103,12 @@ pub struct TransferConfig {
     /// Words used while inverting the clip
     #[arg(long, value_enum, default_value = "empty", help_heading = "Sampling")]
     pub inversion_prompt: InversionPrompt,
-    /// Denoising steps of a sample, and inversion steps
-    #[arg(long, default_value_t = 15, help_heading = "Sampling")]
-    pub sampling_steps: usize,
-    /// How strongly the sample obeys its words; 1 switches guidance off
-    #[arg(long, default_value_t = 7.5, help_heading = "Sampling")]
-    pub guidance: f64,
+    /// Denoising steps of a sample, and inversion steps [default: what the model recommends, else 30]
+    #[arg(long, help_heading = "Sampling")]
+    pub sampling_steps: Option<usize>,
+    /// How strongly the sample obeys its words, 1 for no guidance [default: what the model recommends, else 9]
+    #[arg(long, help_heading = "Sampling")]
+    pub guidance: Option<f64>,
 
     /// Training steps between two previews, 0 for none
     #[arg(long, default_value_t = 100, help_heading = "Run")]
@@ -307,15 +308,10 @@ impl TransferConfig {
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
         at_least_0("--start-secs", self.start_secs)?;
         share("--noise-prior", self.noise_prior)?;
-        #[expect(clippy::cast_precision_loss, reason = "shown in a message; the exact value is irrelevant")]
-        let sampling_steps = self.sampling_steps as f64;
-        range(
-            "--sampling-steps",
-            sampling_steps,
-            (1..=1000).contains(&self.sampling_steps),
-            "1 to 1000",
-        )?;
-        at_least_0("--guidance", self.guidance)?;
+        if let Some(steps) = self.sampling_steps {
+            range("--sampling-steps", steps as f64, (1..=1000).contains(&steps), "1 to 1000")?;
+        }
+        self.guidance.map_or(Ok(()), |guidance| at_least_0("--guidance", guidance))?;
         let (min, max) = (f64::from(self.min_timestep), f64::from(self.max_timestep));
         range("--min-timestep", min, min <= max, "at most --max-timestep")?;
         match self.frames {
@@ -365,4 +361,32 @@ mod size_text {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::parse_size(&text).map_err(D::Error::custom)).transpose()
     }
+}
+
+/// The flag values of an enum of the losses: their names and what they mean.
+macro_rules! flag_values {
+    ($type:ty, $($variant:ident => $name:literal, $help:literal;)+) => {
+        impl ValueEnum for $type {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self::$variant),+]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Some(match self { $(Self::$variant => PossibleValue::new($name).help($help)),+ })
+            }
+        }
+    };
+}
+
+flag_values! { CosineAxis,
+    Frame => "frame", "Each pixel along the frames, as the authors' code does";
+    Pixel => "pixel", "Each frame over its pixels, as the VMC paper writes it";
+}
+flag_values! { FftNorm,
+    Backward => "backward", "Unscaled, as the paper's weights expect";
+    Ortho => "ortho", "Divided by the root of the number of pixels";
+}
+flag_values! { Residual,
+    Signed => "signed", "Differences of frames, as the paper writes them";
+    Abs => "abs", "Their absolute values, as the authors' code does";
 }
