@@ -24,6 +24,7 @@ pub enum Area {
 /// A problem in the user's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// Which part of the work it belongs to.
     pub area: Area,
     /// What happened, one sentence.
     pub headline: String,
@@ -34,9 +35,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// A problem with its headline only.
     #[must_use]
     pub fn new(area: Area, headline: impl Into<String>) -> Self {
-        Self { area, headline: headline.into(), cause: Vec::new(), what_to_do: String::new() }
+        Self {
+            area,
+            headline: headline.into(),
+            cause: Vec::new(),
+            what_to_do: String::new(),
+        }
     }
 
     /// Adds one cause; empty ones and repetitions of what is already said are left out.
@@ -61,6 +68,7 @@ impl Report {
         report
     }
 
+    /// Says what to do.
     #[must_use]
     pub fn advise(mut self, what_to_do: impl Into<String>) -> Self {
         self.what_to_do = what_to_do.into();

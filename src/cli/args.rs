@@ -79,8 +79,11 @@ pub(super) fn settings(
 pub(super) fn words(flag: &str, text: &str) -> Result<String, Report> {
     let text = text.trim();
     if text.is_empty() {
-        return Err(Report::new(Area::Request, format!("{flag} has no words"))
-            .advise(format!("Say it in a few words, for example {flag} \"a red circle\".")));
+        return Err(
+            Report::new(Area::Request, format!("{flag} has no words")).advise(format!(
+                "Say it in a few words, for example {flag} \"a red circle\"."
+            )),
+        );
     }
     Ok(text.to_owned())
 }
@@ -92,7 +95,8 @@ impl ValueEnum for DeviceChoice {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Self::Auto => PossibleValue::new("auto").help("A GPU if this build supports one, else the processor"),
+            Self::Auto => PossibleValue::new("auto")
+                .help("A GPU if this build supports one, else the processor"),
             Self::Cpu => PossibleValue::new("cpu").help("The processor"),
             Self::Cuda => PossibleValue::new("cuda").help("An NVIDIA GPU"),
             Self::Metal => PossibleValue::new("metal").help("An Apple GPU"),

@@ -26,7 +26,10 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<Ending, Report> {
-    let limits = Limits { max_frames: args.frames, ..Limits::default() };
+    let limits = Limits {
+        max_frames: args.frames,
+        ..Limits::default()
+    };
     let clip = match video::load(&args.clip, &limits, &|| false).map_err(Halt::from) {
         Ok(clip) => clip,
         Err(Halt::Failed(report)) => return Err(report),

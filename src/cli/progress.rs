@@ -49,7 +49,11 @@ impl Progress {
             Event::Note { text } => self.line(&format!("Note: {text}")),
             Event::Paused { step } => self.line(&format!("Paused after step {step}")),
             Event::Resumed { step } => self.line(&format!("Going on after step {step}")),
-            Event::Changed { step, setting, value } => {
+            Event::Changed {
+                step,
+                setting,
+                value,
+            } => {
                 self.line(&format!("From step {}: {setting:?} is {value}", step + 1));
             }
             Event::PreviewReady { step, path, .. } => {
@@ -91,7 +95,9 @@ impl Progress {
             Some(total) => ProgressBar::new(u64::from(total)).with_style(style(
                 "{prefix:<10} {bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}",
             )),
-            None => ProgressBar::new_spinner().with_style(style("{prefix:<10} {spinner} {elapsed}")),
+            None => {
+                ProgressBar::new_spinner().with_style(style("{prefix:<10} {spinner} {elapsed}"))
+            }
         };
         bar.set_prefix(name(stage));
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -111,8 +117,15 @@ impl Progress {
         self.last_line = Instant::now();
         let secs = self.stage_started.elapsed().as_secs_f64();
         let left = secs / f64::from(done.max(1)) * f64::from(total.saturating_sub(done));
-        let message = if message.is_empty() { String::new() } else { format!("  {message}") };
-        eprintln!("{} {done}/{total}  {secs:.1} s, {left:.0} s left{message}", name(stage));
+        let message = if message.is_empty() {
+            String::new()
+        } else {
+            format!("  {message}")
+        };
+        eprintln!(
+            "{} {done}/{total}  {secs:.1} s, {left:.0} s left{message}",
+            name(stage)
+        );
     }
 
     fn end_stage(&mut self) {

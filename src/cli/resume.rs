@@ -32,7 +32,11 @@ pub(super) struct ResumeArgs {
 }
 
 pub(super) fn run(args: &ResumeArgs) -> Result<Ending, Report> {
-    let prompt = args.prompt.as_deref().map(|prompt| words("--prompt", prompt)).transpose()?;
+    let prompt = args
+        .prompt
+        .as_deref()
+        .map(|prompt| words("--prompt", prompt))
+        .transpose()?;
     let request = ResumeRequest {
         run: args.run.clone(),
         steps: args.steps,
@@ -40,5 +44,9 @@ pub(super) fn run(args: &ResumeArgs) -> Result<Ending, Report> {
         result: args.result.request(&prompt.unwrap_or_default()),
         device: args.device,
     };
-    watch::run(Request::Resume(Box::new(request)), args.threads, &args.output)
+    watch::run(
+        Request::Resume(Box::new(request)),
+        args.threads,
+        &args.output,
+    )
 }

@@ -57,5 +57,9 @@ pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
         },
         device: args.device,
     };
-    watch::run(Request::Sample(Box::new(request)), args.threads, &args.output)
+    watch::run(
+        Request::Sample(Box::new(request)),
+        args.threads,
+        &args.output,
+    )
 }

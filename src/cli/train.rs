@@ -41,5 +41,9 @@ pub(super) fn run(args: &TrainArgs, flags: &ArgMatches) -> Result<Ending, Report
         run: args.run.clone(),
         result: None,
     };
-    watch::run(Request::Train(Box::new(request)), args.model.threads, &args.output)
+    watch::run(
+        Request::Train(Box::new(request)),
+        args.model.threads,
+        &args.output,
+    )
 }

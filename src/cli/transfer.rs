@@ -46,5 +46,9 @@ pub(super) fn run(args: &TransferArgs, flags: &ArgMatches) -> Result<Ending, Rep
         run: args.run.clone(),
         result: Some(args.result.request(&words("--prompt", &args.prompt)?)),
     };
-    watch::run(Request::Train(Box::new(request)), args.model.threads, &args.output)
+    watch::run(
+        Request::Train(Box::new(request)),
+        args.model.threads,
+        &args.output,
+    )
 }

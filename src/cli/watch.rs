@@ -27,7 +27,11 @@ pub(super) fn run(
     if output.commands.is_some() {
         read_commands(handle.commander(), output.json)?;
     }
-    let outcome = if output.json { print_json(&handle) } else { print_progress(&handle) };
+    let outcome = if output.json {
+        print_json(&handle)
+    } else {
+        print_progress(&handle)
+    };
     match outcome {
         Some(Outcome::Completed) => Ok(Ending::Done),
         Some(Outcome::Cancelled { .. }) => Ok(Ending::Cancelled),
@@ -53,32 +57,37 @@ fn stop_on_interrupt(commander: Commander) {
 }
 
 fn read_commands(commander: Commander, json: bool) -> Result<(), Report> {
-    let reader = thread::Builder::new().name("commands".to_owned()).spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            if line.trim().is_empty() {
-                continue;
-            }
-            let refused = match serde_json::from_str::<Command>(&line) {
-                Ok(command) => match commander.send(command) {
-                    Ok(()) => continue,
-                    Err(_) => "the job is over or has too many commands waiting".to_owned(),
-                },
-                Err(error) => error.to_string(),
-            };
-            let report = Report::new(Area::Request, "A command was not understood or came too late")
+    let reader = thread::Builder::new()
+        .name("commands".to_owned())
+        .spawn(move || {
+            for line in io::stdin().lock().lines() {
+                let Ok(line) = line else { break };
+                if line.trim().is_empty() {
+                    continue;
+                }
+                let refused = match serde_json::from_str::<Command>(&line) {
+                    Ok(command) => match commander.send(command) {
+                        Ok(()) => continue,
+                        Err(_) => "the job is over or has too many commands waiting".to_owned(),
+                    },
+                    Err(error) => error.to_string(),
+                };
+                let report = Report::new(
+                    Area::Request,
+                    "A command was not understood or came too late",
+                )
                 .because(refused)
                 .advise("One JSON object a line, for example {\"command\":\"pause\"}.");
-            if json {
-                print_line(&Event::Warning(report));
-            } else {
-                eprintln!("Warning: {report}");
+                if json {
+                    print_line(&Event::Warning(report));
+                } else {
+                    eprintln!("Warning: {report}");
+                }
             }
-        }
-    });
-    reader.map(drop).map_err(|error| {
-        Report::new(Area::Run, "Standard input cannot be read").because_of(&error)
-    })
+        });
+    reader
+        .map(drop)
+        .map_err(|error| Report::new(Area::Run, "Standard input cannot be read").because_of(&error))
 }
 
 /// Prints an event as one line; false when nobody reads any more.

@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
+    /// A token of its own, not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// Cancels; there is no way back.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
 
+    /// Whether somebody cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)

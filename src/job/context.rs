@@ -46,12 +46,19 @@ impl JobContext {
 
     /// Tells that a stage begins.
     pub fn stage(&self, stage: Stage, total: Option<usize>) {
-        self.emit(Event::Stage { stage, total: total.map(count) });
+        self.emit(Event::Stage {
+            stage,
+            total: total.map(count),
+        });
     }
 
     /// Tells how far a stage is.
     pub fn progress(&self, stage: Stage, done: usize, total: usize) {
-        self.emit_droppable(Event::Progress { stage, done: count(done), total: count(total) });
+        self.emit_droppable(Event::Progress {
+            stage,
+            done: count(done),
+            total: count(total),
+        });
     }
 
     /// Publishes the pixels of a preview for whoever wants to draw them.
@@ -59,10 +66,12 @@ impl JobContext {
         self.preview.publish(preview);
     }
 
+    /// Notes how many training steps are done, for the answers to `Pause` and `Resume`.
     pub fn set_step(&self, step: u32) {
         self.step.store(step, Ordering::Relaxed);
     }
 
+    /// The job's token, for work that polls it by itself.
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
@@ -101,11 +110,15 @@ impl JobContext {
                 Some(Command::Stop) => break ControlFlow::Break(()),
                 Some(Command::Pause) => {
                     paused = true;
-                    self.emit(Event::Paused { step: self.step.load(Ordering::Relaxed) });
+                    self.emit(Event::Paused {
+                        step: self.step.load(Ordering::Relaxed),
+                    });
                 }
                 Some(Command::Resume) => {
                     paused = false;
-                    self.emit(Event::Resumed { step: self.step.load(Ordering::Relaxed) });
+                    self.emit(Event::Resumed {
+                        step: self.step.load(Ordering::Relaxed),
+                    });
                 }
                 Some(other) => kept.push_back(other),
                 None => break ControlFlow::Continue(()),

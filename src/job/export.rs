@@ -9,19 +9,25 @@ use super::request::ResultRequest;
 use super::session::Record;
 use crate::project::{Recipe, free_name};
 use crate::report::{Area, Report};
-use crate::video::{self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale, VideoError};
+use crate::video::{
+    self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale, VideoError,
+};
 
 /// Longest part of a file name that is taken from the prompt, in characters.
 const PROMPT_IN_NAME: usize = 60;
 
 /// Refuses a target that cannot be written before hours of training are spent on it.
 pub(super) fn check_target(result: &ResultRequest) -> Result<(), Halt> {
-    let Some(path) = &result.output else { return Ok(()) };
+    let Some(path) = &result.output else {
+        return Ok(());
+    };
     ExportFormat::from_path(path)?;
     if !result.overwrite && path.symlink_metadata().is_ok() {
         return Err(VideoError::TargetExists { path: path.clone() }.into());
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     match parent {
         Some(parent) if !parent.is_dir() => Err(Report::new(
             Area::Request,
@@ -49,9 +55,10 @@ pub(super) fn write_result(
     job.stage(Stage::Exporting, Some(clip.frames.len()));
     let options = ExportOptions {
         overwrite: result.overwrite,
-        scale_to: result
-            .scale_to
-            .map(|min_side| ScaleTo { min_side, upscale: Upscale::Smooth }),
+        scale_to: result.scale_to.map(|min_side| ScaleTo {
+            min_side,
+            upscale: Upscale::Smooth,
+        }),
         recipe: Some(recipe_text(record, tuned_sha256, &result.prompt)),
         ..ExportOptions::default()
     };
@@ -73,24 +80,52 @@ pub(super) fn write_result(
 
 /// Writes a preview as a GIF, without a recipe.
 pub(super) fn write_preview(job: &mut JobContext, clip: &Clip, path: &Path) -> Result<(), Halt> {
-    video::export(clip, path, ExportFormat::Gif, &ExportOptions::default(), &mut |_, _| job.poll())?;
+    video::export(
+        clip,
+        path,
+        ExportFormat::Gif,
+        &ExportOptions::default(),
+        &mut |_, _| job.poll(),
+    )?;
     Ok(())
 }
 
 /// `CLIP - PROMPT.mp4` in the current folder, with a number if that is taken.
 fn default_target(record: &Record, prompt: &str) -> PathBuf {
-    let clip = Path::new(&record.clip.name).file_stem().unwrap_or_default().to_string_lossy();
+    let clip = Path::new(&record.clip.name)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
     let words: String = prompt
         .chars()
-        .map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { ' ' })
+        .map(|letter| {
+            if letter.is_alphanumeric() || letter == '-' {
+                letter
+            } else {
+                ' '
+            }
+        })
         .collect();
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let words: String = words.chars().take(PROMPT_IN_NAME).collect();
     let stem = [clip.as_ref(), words.trim()];
-    let stem = stem.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" - ");
+    let stem = stem
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" - ");
     // Without FFmpeg a GIF is the film that this program can write.
-    let extension = if cfg!(feature = "video") { "mp4" } else { "gif" };
-    free_name(Path::new(""), if stem.is_empty() { "result" } else { &stem }, extension)
+    let extension = if cfg!(feature = "video") {
+        "mp4"
+    } else {
+        "gif"
+    };
+    free_name(
+        Path::new(""),
+        if stem.is_empty() { "result" } else { &stem },
+        extension,
+    )
 }
 
 fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> String {

@@ -15,7 +15,11 @@ impl<T> Default for Latest<T> {
 impl<T> Latest<T> {
     /// Replaces the value. The old one is dropped outside the lock.
     pub fn publish(&self, value: T) {
-        let old = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
+        let old = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(value);
         drop(old);
     }
 

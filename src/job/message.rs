@@ -18,7 +18,12 @@ pub enum Command {
     /// Go on after a pause.
     Resume,
     /// Change one setting of the training while it goes on.
-    Set { setting: Setting, value: f64 },
+    Set {
+        /// Which one.
+        setting: Setting,
+        /// Its new value.
+        value: f64,
+    },
     /// Sample a preview as soon as the current step is done, also while paused.
     SampleNow {
         /// Other words than the run's; none keeps the run's prompt.
@@ -85,47 +90,88 @@ pub enum StopReason {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The request is understood and begins.
-    Started { config: Box<TransferConfig> },
+    Started {
+        /// Its settings, before the model's recommendations fill the gaps.
+        config: Box<TransferConfig>,
+    },
     /// The folder that keeps the run.
     RunFolder {
+        /// Where it is.
         #[serde(serialize_with = "lossy_path::required")]
         path: PathBuf,
     },
-    /// A part of the work begins; `total` counts its steps where that is known.
-    Stage { stage: Stage, total: Option<u32> },
-    /// Steps done of the current stage other than training. May be dropped when the watcher is slow.
-    Progress { stage: Stage, done: u32, total: u32 },
+    /// A part of the work begins.
+    Stage {
+        /// Which one.
+        stage: Stage,
+        /// Its steps, where that is known.
+        total: Option<u32>,
+    },
+    /// Steps done of a stage other than training. May be dropped when the watcher is slow.
+    Progress {
+        /// Which stage.
+        stage: Stage,
+        /// Steps done.
+        done: u32,
+        /// Steps in all.
+        total: u32,
+    },
     /// One training step is done. May be dropped when the watcher is slow; `metrics.jsonl` has every one.
     Step(StepStats),
-    /// Something to know, in plain words: what was cropped, repeated or resampled.
-    Note { text: String },
-    /// A `Pause` was obeyed after this many training steps.
-    Paused { step: u32 },
+    /// Something to know: what was cropped, repeated or resampled.
+    Note {
+        /// Plain words.
+        text: String,
+    },
+    /// A `Pause` was obeyed.
+    Paused {
+        /// Training steps done.
+        step: u32,
+    },
     /// A `Resume` was obeyed.
-    Resumed { step: u32 },
-    /// A `Set` was obeyed; it holds from the step after `step`.
-    Changed { step: u32, setting: Setting, value: f64 },
+    Resumed {
+        /// Training steps done.
+        step: u32,
+    },
+    /// A `Set` was obeyed.
+    Changed {
+        /// It holds from the step after this one.
+        step: u32,
+        /// Which setting.
+        setting: Setting,
+        /// Its new value.
+        value: f64,
+    },
     /// A preview is on disk; its pixels are in [`super::JobHandle::preview`].
     PreviewReady {
+        /// Training steps done.
         step: u32,
+        /// Its words.
         prompt: String,
+        /// The film.
         #[serde(serialize_with = "lossy_path::required")]
         path: PathBuf,
     },
+    /// A checkpoint is on disk.
     CheckpointSaved {
+        /// Training steps done.
         step: u32,
+        /// Its folder.
         #[serde(serialize_with = "lossy_path::required")]
         path: PathBuf,
     },
     /// The fine-tuned weights are on disk.
     WeightsSaved {
+        /// The file.
         #[serde(serialize_with = "lossy_path::required")]
         path: PathBuf,
     },
-    /// The result is on disk; `recipe_in` says where its recipe is kept.
+    /// The result is on disk.
     Exported {
+        /// The film.
         #[serde(serialize_with = "lossy_path::required")]
         path: PathBuf,
+        /// Where its recipe is kept.
         recipe_in: String,
     },
     /// Something went wrong and the job goes on.
@@ -138,7 +184,13 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
+    /// Everything asked for is done.
     Completed,
-    Cancelled { reason: StopReason },
+    /// It was stopped before that.
+    Cancelled {
+        /// By whom.
+        reason: StopReason,
+    },
+    /// It could not go on.
     Failed(Report),
 }

@@ -51,9 +51,13 @@ const STACK_BYTES: usize = 256 << 20;
 /// The pixels of a preview, newest only.
 #[derive(Clone, Debug)]
 pub struct Preview {
+    /// Training steps done when it was sampled.
     pub step: u32,
+    /// Its words.
     pub prompt: String,
+    /// Its pictures, as large as the model paints them.
     pub frames: Vec<Frame>,
+    /// Frames per second.
     pub fps: f64,
 }
 
@@ -97,9 +101,13 @@ impl JobHandle {
         &self.events
     }
 
+    /// A way to command the job from elsewhere.
     #[must_use]
     pub fn commander(&self) -> Commander {
-        Commander { commands: self.commands.clone(), cancel: self.cancel.clone() }
+        Commander {
+            commands: self.commands.clone(),
+            cancel: self.cancel.clone(),
+        }
     }
 
     /// Sends a command, see [`Commander::send`].
@@ -164,19 +172,28 @@ pub fn spawn_task(
         step: AtomicU32::new(0),
         stop: None,
     };
-    let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        let outcome = match catch_unwind(AssertUnwindSafe(|| task(&mut context))) {
-            Ok(Ok(())) => Outcome::Completed,
-            Ok(Err(Halt::Stopped)) => {
-                Outcome::Cancelled { reason: context.stop.unwrap_or(StopReason::Asked) }
-            }
-            Ok(Err(Halt::Failed(report))) => Outcome::Failed(report),
-            Err(panic) => Outcome::Failed(panic_report(panic.as_ref())),
-        };
-        context.refuse_leftovers();
-        context.emit(Event::Finished(outcome));
-    })?;
-    Ok(JobHandle { commands: command_sender, events: event_receiver, cancel, preview, thread: Some(thread) })
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let outcome = match catch_unwind(AssertUnwindSafe(|| task(&mut context))) {
+                Ok(Ok(())) => Outcome::Completed,
+                Ok(Err(Halt::Stopped)) => Outcome::Cancelled {
+                    reason: context.stop.unwrap_or(StopReason::Asked),
+                },
+                Ok(Err(Halt::Failed(report))) => Outcome::Failed(report),
+                Err(panic) => Outcome::Failed(panic_report(panic.as_ref())),
+            };
+            context.refuse_leftovers();
+            context.emit(Event::Finished(outcome));
+        })?;
+    Ok(JobHandle {
+        commands: command_sender,
+        events: event_receiver,
+        cancel,
+        preview,
+        thread: Some(thread),
+    })
 }
 
 fn panic_report(panic: &(dyn Any + Send)) -> Report {

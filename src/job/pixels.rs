@@ -69,16 +69,32 @@ pub(super) fn decode_latents(
 /// `[3, h, w]` in -1..=1.
 fn image_from_frame(frame: &Frame, device: &Device) -> Result<Tensor> {
     let shape = (frame.height as usize, frame.width as usize, 3);
-    let values: Vec<f32> = frame.rgb.iter().map(|value| f32::from(*value) / 127.5 - 1.0).collect();
-    Tensor::from_vec(values, shape, device)?.permute((2, 0, 1))?.contiguous()
+    let values: Vec<f32> = frame
+        .rgb
+        .iter()
+        .map(|value| f32::from(*value) / 127.5 - 1.0)
+        .collect();
+    Tensor::from_vec(values, shape, device)?
+        .permute((2, 0, 1))?
+        .contiguous()
 }
 
 /// Clamps to -1..=1 and rounds to 8 bits.
 fn frame_from_image(image: &Tensor) -> Result<Frame> {
     let (_, height, width) = image.dims3()?;
-    let values = image.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = image
+        .permute((1, 2, 0))?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1::<f32>()?;
     // The cast of a clamped, finite value is exact; a value that is not a number becomes 0.
-    let rgb = values.iter().map(|value| ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8);
+    let rgb = values
+        .iter()
+        .map(|value| ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8);
     let side = |pixels: usize| u32::try_from(pixels).map_err(candle_core::Error::wrap);
-    Ok(Frame { width: side(width)?, height: side(height)?, rgb: rgb.collect() })
+    Ok(Frame {
+        width: side(width)?,
+        height: side(height)?,
+        rgb: rgb.collect(),
+    })
 }

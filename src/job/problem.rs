@@ -31,9 +31,9 @@ impl From<VideoError> for Halt {
             VideoError::TargetExists { .. }
             | VideoError::UnknownFormat { .. }
             | VideoError::BadSetting { .. } => Area::Request,
-            VideoError::EncoderMissing { .. } | VideoError::Encode { .. } | VideoError::Io { .. } => {
-                Area::Run
-            }
+            VideoError::EncoderMissing { .. }
+            | VideoError::Encode { .. }
+            | VideoError::Io { .. } => Area::Run,
             _ => Area::Clip,
         };
         let advice = error.advice();
@@ -53,7 +53,8 @@ impl From<ModelError> for Halt {
 impl From<SchedulerError> for Halt {
     fn from(error: SchedulerError) -> Self {
         Self::Failed(
-            told(Area::Model, &error).advise("Use fewer sampling steps, or check the model's scheduler_config.json."),
+            told(Area::Model, &error)
+                .advise("Use fewer sampling steps, or check the model's scheduler_config.json."),
         )
     }
 }
@@ -61,22 +62,27 @@ impl From<SchedulerError> for Halt {
 impl From<ProjectError> for Halt {
     fn from(error: ProjectError) -> Self {
         let (area, advice) = match &error {
-            ProjectError::Exists { .. } => {
-                (Area::Request, "Name another folder, or go on with that run by `resume`.")
-            }
-            ProjectError::NotARun { .. } => {
-                (Area::Request, "Name the folder that a training made; it holds run.toml.")
-            }
-            ProjectError::Locked { .. } => {
-                (Area::Request, "Wait until the other program is done, or use another run folder.")
-            }
+            ProjectError::Exists { .. } => (
+                Area::Request,
+                "Name another folder, or go on with that run by `resume`.",
+            ),
+            ProjectError::NotARun { .. } => (
+                Area::Request,
+                "Name the folder that a training made; it holds run.toml.",
+            ),
+            ProjectError::Locked { .. } => (
+                Area::Request,
+                "Wait until the other program is done, or use another run folder.",
+            ),
             ProjectError::TooNew { .. } => (Area::Run, "Use a newer version of this program."),
-            ProjectError::Damaged { .. } => {
-                (Area::Run, "Restore the file from a backup, or train the clip again.")
-            }
-            ProjectError::Io { .. } => {
-                (Area::Run, "Check that the disk is there, writable, and has free space.")
-            }
+            ProjectError::Damaged { .. } => (
+                Area::Run,
+                "Restore the file from a backup, or train the clip again.",
+            ),
+            ProjectError::Io { .. } => (
+                Area::Run,
+                "Check that the disk is there, writable, and has free space.",
+            ),
         };
         Self::Failed(told(area, &error).advise(advice))
     }
@@ -90,18 +96,19 @@ impl From<TrainError> for Halt {
                 return tensors(&format!("Training stopped: {during} failed"))(source);
             }
             TrainError::Setting(_) => (Area::Request, "Correct that setting."),
-            TrainError::NotFinite { .. } => {
-                (Area::Run, "Use a smaller learning rate; the last checkpoint is still good.")
-            }
-            TrainError::Dead { .. } => {
-                (Area::Model, "The model cannot be trained by this method; please report it.")
-            }
-            TrainError::NothingToTrain { .. } => {
-                (Area::Model, "Use a text-to-video model with temporal attention.")
-            }
-            TrainError::Mismatch { .. } => {
-                (Area::Run, "Use the model that the run was made with.")
-            }
+            TrainError::NotFinite { .. } => (
+                Area::Run,
+                "Use a smaller learning rate; the last checkpoint is still good.",
+            ),
+            TrainError::Dead { .. } => (
+                Area::Model,
+                "The model cannot be trained by this method; please report it.",
+            ),
+            TrainError::NothingToTrain { .. } => (
+                Area::Model,
+                "Use a text-to-video model with temporal attention.",
+            ),
+            TrainError::Mismatch { .. } => (Area::Run, "Use the model that the run was made with."),
         };
         Self::Failed(told(area, &error).advise(advice))
     }
@@ -117,17 +124,25 @@ pub(super) fn tensors(headline: &str) -> impl Fn(candle_core::Error) -> Halt + u
     let headline = headline.to_owned();
     move |error| {
         let text = error.to_string();
-        let full = ["out of memory", "OUT_OF_MEMORY", "allocation"].iter().any(|word| text.contains(word));
+        let full = ["out of memory", "OUT_OF_MEMORY", "allocation"]
+            .iter()
+            .any(|word| text.contains(word));
         let advice = if full {
             "The device's memory is full: use fewer frames, a smaller size, or --device cpu."
         } else {
             "Please report this with the line above."
         };
-        Halt::Failed(Report::new(Area::Run, headline.clone()).because(text).advise(advice))
+        Halt::Failed(
+            Report::new(Area::Run, headline.clone())
+                .because(text)
+                .advise(advice),
+        )
     }
 }
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }

@@ -126,15 +126,17 @@ impl DeviceChoice {
         let refused = |name: &str, error: &candle_core::Error| {
             Report::new(Area::Request, format!("{name} cannot be used"))
                 .because(error.to_string())
-                .advise("Use --device cpu, or a build of this program with support for that device.")
+                .advise(
+                    "Use --device cpu, or a build of this program with support for that device.",
+                )
         };
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda => Device::new_cuda(0).map_err(|e| refused("CUDA", &e).into()),
             Self::Metal => Device::new_metal(0).map_err(|e| refused("Metal", &e).into()),
-            Self::Auto => {
-                Ok(Device::new_cuda(0).or_else(|_| Device::new_metal(0)).unwrap_or(Device::Cpu))
-            }
+            Self::Auto => Ok(Device::new_cuda(0)
+                .or_else(|_| Device::new_metal(0))
+                .unwrap_or(Device::Cpu)),
         }
     }
 }

@@ -76,11 +76,19 @@ pub(super) fn sample(
 ) -> Result<Vec<Frame>, Halt> {
     let latents = starting_latents(job, session, run, unet, spec)?;
     let ddim = Ddim::new(session.folder.scheduler(), spec.steps)?;
-    let text = GuidedText { cond: session.text(&spec.prompt)?, uncond: session.text("")? };
+    let text = GuidedText {
+        cond: session.text(&spec.prompt)?,
+        uncond: session.text("")?,
+    };
     job.stage(Stage::Sampling, Some(spec.steps));
-    let sampled = pipelines::text_to_video(unet, &ddim, latents, text, spec.guidance, &mut |done, total| {
-        step(job, Stage::Sampling, done, total)
-    })
+    let sampled = pipelines::text_to_video(
+        unet,
+        &ddim,
+        latents,
+        text,
+        spec.guidance,
+        &mut |done, total| step(job, Stage::Sampling, done, total),
+    )
     .map_err(tensors("Sampling failed"))?;
     let latents = finished(sampled)?;
     decode(job, session, &latents)
@@ -109,7 +117,9 @@ fn starting_latents(
         return Ok(inverted);
     }
     let mix = |inverted: &Tensor| {
-        inverted.affine(share.sqrt(), 0.0)?.add(&noise.affine((1.0 - share).sqrt(), 0.0)?)
+        inverted
+            .affine(share.sqrt(), 0.0)?
+            .add(&noise.affine((1.0 - share).sqrt(), 0.0)?)
     };
     mix(&inverted).map_err(&failed)
 }
@@ -139,8 +149,10 @@ fn inverted(
             .map_err(tensors("The inverted clip could not be read"));
     }
     let text = session.text(&words)?;
-    let inversion =
-        Inversion::Reference(ReferenceInversion::new(session.folder.scheduler(), spec.steps)?);
+    let inversion = Inversion::Reference(ReferenceInversion::new(
+        session.folder.scheduler(),
+        spec.steps,
+    )?);
     job.stage(Stage::Inverting, Some(spec.steps));
     let latents = session.latents.clone();
     let inverted = pipelines::invert(unet, &inversion, latents, &text, &mut |done, total| {
@@ -186,8 +198,17 @@ pub(super) fn preview(
     let clip = Clip::from_frames(frames.clone(), fps, "preview");
     export::write_preview(job, &clip, &path)?;
     let prompt = spec.prompt.clone();
-    job.publish_preview(Preview { step: trained_steps, prompt: prompt.clone(), frames, fps });
-    job.emit(Event::PreviewReady { step: trained_steps, prompt, path });
+    job.publish_preview(Preview {
+        step: trained_steps,
+        prompt: prompt.clone(),
+        frames,
+        fps,
+    });
+    job.emit(Event::PreviewReady {
+        step: trained_steps,
+        prompt,
+        path,
+    });
     Ok(())
 }
 

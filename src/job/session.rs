@@ -57,12 +57,22 @@ impl Session {
             .map_err(tensors("The clip could not be encoded"))?;
         drop(vae);
         job.go_on()?;
-        let words: Vec<String> = [Some(String::new()), Some(record.subject.clone()), record.prompt.clone()]
-            .into_iter()
-            .flatten()
-            .collect();
-        let mut session =
-            Self { folder, device, record, latents, texts: BTreeMap::new(), vae: None };
+        let words: Vec<String> = [
+            Some(String::new()),
+            Some(record.subject.clone()),
+            record.prompt.clone(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut session = Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts: BTreeMap::new(),
+            vae: None,
+        };
         session.encode_words(&words)?;
         Ok(session)
     }
@@ -76,7 +86,14 @@ impl Session {
     ) -> Result<Self, Halt> {
         let latents = Tensor::zeros(latents_shape, candle_core::DType::F32, &device)
             .map_err(tensors("The sample does not fit the device"))?;
-        Ok(Self { folder, device, record, latents, texts: BTreeMap::new(), vae: None })
+        Ok(Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts: BTreeMap::new(),
+            vae: None,
+        })
     }
 
     /// The session of an existing run; the clip itself is not needed.
@@ -104,7 +121,14 @@ impl Session {
             texts.insert(words, read(&text_name(index))?);
         }
         let latents = read(LATENTS)?;
-        Ok(Self { folder, device, record, latents, texts, vae: None })
+        Ok(Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts,
+            vae: None,
+        })
     }
 
     /// Writes latents and embeddings into the run, so that a resume needs neither clip nor encoders.
@@ -116,7 +140,8 @@ impl Session {
         file.tensors.insert(LATENTS.to_owned(), latents);
         for (index, (words, text)) in self.texts.iter().enumerate() {
             header.texts.push(words.clone());
-            file.tensors.insert(text_name(index), plain_from_tensor(text).map_err(&keep)?);
+            file.tensors
+                .insert(text_name(index), plain_from_tensor(text).map_err(&keep)?);
         }
         file.about = serde_json::to_string(&header).unwrap_or_default();
         file.write(&run.join("cache").join(CACHE))?;

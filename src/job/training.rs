@@ -112,9 +112,17 @@ fn set(
         .ok()
         .and_then(|name| name.as_str().map(str::to_owned))
         .unwrap_or_else(|| format!("{setting:?}"));
-    session.record.changes.push(Change { step, setting: setting_name, value });
+    session.record.changes.push(Change {
+        step,
+        setting: setting_name,
+        value,
+    });
     run.write_record(&session.record)?;
-    job.emit(Event::Changed { step, setting, value });
+    job.emit(Event::Changed {
+        step,
+        setting,
+        value,
+    });
     Ok(())
 }
 
@@ -149,7 +157,10 @@ fn save_checkpoint(
 ) -> Result<(), Halt> {
     let checkpoint = trainer.checkpoint()?;
     let path = run.write_checkpoint(&checkpoint, session.record.settings.keep_checkpoints)?;
-    job.emit(Event::CheckpointSaved { step: checkpoint.state.step, path });
+    job.emit(Event::CheckpointSaved {
+        step: checkpoint.state.step,
+        path,
+    });
     Ok(())
 }
 

@@ -40,7 +40,9 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     if let Some(result) = &request.result {
         check_target(result)?;
     }
-    job.emit(Event::Started { config: Box::new(request.config.clone()) });
+    job.emit(Event::Started {
+        config: Box::new(request.config.clone()),
+    });
     job.stage(Stage::Loading, None);
     let device = request.device.open()?;
     let folder = open_model(request.model.as_deref())?;
@@ -53,7 +55,9 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::create_in(&default_runs_dir(), clip.source_name.as_ref())?,
     };
-    job.emit(Event::RunFolder { path: run.path().to_owned() });
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
     let record = Record {
         format: RUN_FORMAT,
         program: program(),
@@ -70,7 +74,13 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     // Written last: a folder with a record is a run that can be resumed.
     run.write_record(&session.record)?;
     let mut trainer = trainer(&mut session)?;
-    finish(job, &mut session, &mut run, &mut trainer, request.result.as_ref())
+    finish(
+        job,
+        &mut session,
+        &mut run,
+        &mut trainer,
+        request.result.as_ref(),
+    )
 }
 
 fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
@@ -83,17 +93,26 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     if request.prompt.is_some() {
         record.prompt.clone_from(&request.prompt);
     }
-    let result = record.prompt.clone().map(|prompt| ResultRequest { prompt, ..request.result });
+    let result = record.prompt.clone().map(|prompt| ResultRequest {
+        prompt,
+        ..request.result
+    });
     if let Some(result) = &result {
         check_target(result)?;
     }
-    job.emit(Event::Started { config: Box::new(record.settings.clone()) });
-    job.emit(Event::RunFolder { path: run.path().to_owned() });
+    job.emit(Event::Started {
+        config: Box::new(record.settings.clone()),
+    });
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
     job.stage(Stage::Loading, None);
     let (checkpoint, damaged) = run.latest_checkpoint()?;
     for error in damaged {
         if let Halt::Failed(report) = Halt::from(error) {
-            job.emit(Event::Warning(report.advise("An older checkpoint is used instead.")));
+            job.emit(Event::Warning(
+                report.advise("An older checkpoint is used instead."),
+            ));
         }
     }
     let folder = open_recorded_model(&record)?;
@@ -104,9 +123,12 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     if let Some(checkpoint) = checkpoint {
         let (done, wanted) = (checkpoint.state.step, session.record.settings.steps);
         if done > wanted {
-            return Err(Report::new(Area::Request, format!("The run has {done} steps already, more than {wanted}"))
-                .advise("Ask for more steps, or sample from the run as it is.")
-                .into());
+            return Err(Report::new(
+                Area::Request,
+                format!("The run has {done} steps already, more than {wanted}"),
+            )
+            .advise("Ask for more steps, or sample from the run as it is.")
+            .into());
         }
         trainer.restore(&checkpoint)?;
     }
@@ -142,8 +164,12 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
     let mut record: Record = run.read_record()?;
     request.changes.apply(&mut record.settings);
     record.settings.check()?;
-    job.emit(Event::Started { config: Box::new(record.settings.clone()) });
-    job.emit(Event::RunFolder { path: run.path().to_owned() });
+    job.emit(Event::Started {
+        config: Box::new(record.settings.clone()),
+    });
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
     job.stage(Stage::Loading, None);
     let folder = open_recorded_model(&record)?;
     let device = request.device.open()?;
@@ -158,26 +184,43 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
             Report::new(Area::Request, "This run has no weights yet")
                 .advise("Let it train first: use `resume`.")
         })?;
-        let text = format!("The training is not finished; the weights of step {} are used.", checkpoint.state.step);
+        let text = format!(
+            "The training is not finished; the weights of step {} are used.",
+            checkpoint.state.step
+        );
         job.emit(Event::Note { text });
         checkpoint.weights
     };
     load_weights(&vars, &weights)?;
     let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
-    make_film(job, &mut session, Some(&run), &unet, Some(tuned), &request.result)
+    make_film(
+        job,
+        &mut session,
+        Some(&run),
+        &unet,
+        Some(tuned),
+        &request.result,
+    )
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
     let named = (request.source.as_os_str() != BUILTIN).then_some(request.source.as_path());
-    let mut config = TransferConfig { start: Start::Noise, ..TransferConfig::default() };
+    let mut config = TransferConfig {
+        start: Start::Noise,
+        ..TransferConfig::default()
+    };
     request.changes.apply(&mut config);
     if config.start != Start::Noise {
-        return Err(Report::new(Area::Request, "A model alone has no clip to invert")
-            .advise("Leave --start out, or name a run folder instead of a model.")
-            .into());
+        return Err(
+            Report::new(Area::Request, "A model alone has no clip to invert")
+                .advise("Leave --start out, or name a run folder instead of a model.")
+                .into(),
+        );
     }
     config.check()?;
-    job.emit(Event::Started { config: Box::new(config.clone()) });
+    job.emit(Event::Started {
+        config: Box::new(config.clone()),
+    });
     job.stage(Stage::Loading, None);
     let folder = open_model(named)?;
     let device = request.device.open()?;
@@ -215,7 +258,11 @@ fn make_film(
     tuned_sha256: Option<String>,
     result: &ResultRequest,
 ) -> Result<(), Halt> {
-    let spec = SampleSpec::result(&session.record.settings, result.prompt.clone(), tuned_sha256.clone());
+    let spec = SampleSpec::result(
+        &session.record.settings,
+        result.prompt.clone(),
+        tuned_sha256.clone(),
+    );
     let frames = sample(job, session, run, unet, &spec)?;
     let clip = Clip::from_frames(frames, session.record.clip.fps, result.prompt.clone());
     write_result(job, &session.record, tuned_sha256, result, &clip)
@@ -232,10 +279,16 @@ fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
 fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
     let folder = open_model(record.model.folder.as_deref().map(Path::new))?;
     if folder.weights_sha256()? != record.model.weights_sha256 {
-        return Err(Report::new(Area::Model, format!("The model {} is not the one this run was made with", record.model.name))
-            .because("Its weights have another checksum.")
-            .advise("Put the original model back, or train the clip again.")
-            .into());
+        return Err(Report::new(
+            Area::Model,
+            format!(
+                "The model {} is not the one this run was made with",
+                record.model.name
+            ),
+        )
+        .because("Its weights have another checksum.")
+        .advise("Put the original model back, or train the clip again.")
+        .into());
     }
     Ok(folder)
 }
@@ -243,7 +296,10 @@ fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
 /// Fills in what was left to the model.
 fn recommended(config: &mut TransferConfig, folder: &ModelFolder) {
     let card = folder.card();
-    config.sampling_steps = config.sampling_steps.or(card.steps).or(Some(SAMPLING_STEPS));
+    config.sampling_steps = config
+        .sampling_steps
+        .or(card.steps)
+        .or(Some(SAMPLING_STEPS));
     config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
 }
 
@@ -252,19 +308,34 @@ fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
     let limits = folder.clip_limits();
     let factor = folder.vae_config().factor();
     let channels = folder.vae_config().latent_channels;
-    [1, channels, limits.default_frames, limits.height / factor, limits.width / factor]
+    [
+        1,
+        channels,
+        limits.default_frames,
+        limits.height / factor,
+        limits.width / factor,
+    ]
 }
 
 fn load_unet(session: &Session) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
     let method = session.record.settings.method;
-    Ok(session.folder.load_unet(&|name| method.trains(name), &session.device)?)
+    Ok(session
+        .folder
+        .load_unet(&|name| method.trains(name), &session.device)?)
 }
 
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
     let (unet, vars) = load_unet(session)?;
     let schedule = NoiseSchedule::new(session.folder.scheduler());
     let text = session.text(&session.record.subject.clone())?;
-    Ok(Trainer::new(&session.record.settings, unet, vars, schedule, &session.latents, &text)?)
+    Ok(Trainer::new(
+        &session.record.settings,
+        unet,
+        vars,
+        schedule,
+        &session.latents,
+        &text,
+    )?)
 }
 
 /// Reads the clip and cuts it to what the model accepts.
@@ -276,15 +347,21 @@ fn load_clip(
     let config = &request.config;
     let limits = folder.clip_limits();
     let frames = config.frames.unwrap_or(limits.default_frames);
+    config.check_for(frames)?;
     let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
-    let (width, height) = config.size.unwrap_or((side(limits.width), side(limits.height)));
+    let (width, height) = config
+        .size
+        .unwrap_or((side(limits.width), side(limits.height)));
     let multiple = side(limits.size_multiple).max(1);
     if width % multiple != 0 || height % multiple != 0 {
         let snap = |side: u32| (side / multiple * multiple).max(multiple);
-        return Err(Report::new(Area::Request, format!("{width}x{height} does not fit the model"))
-            .because(format!("Its sizes are multiples of {multiple} pixels."))
-            .advise(format!("Use --size {}x{}.", snap(width), snap(height)))
-            .into());
+        return Err(Report::new(
+            Area::Request,
+            format!("{width}x{height} does not fit the model"),
+        )
+        .because(format!("Its sizes are multiples of {multiple} pixels."))
+        .advise(format!("Use --size {}x{}.", snap(width), snap(height)))
+        .into());
     }
     let reading = Limits {
         start_secs: config.start_secs,
@@ -304,7 +381,11 @@ fn load_clip(
             FitChoice::Stretch => FitMode::Stretch,
         },
         start_secs: config.start_secs,
-        short: if config.loop_short { ShortClip::Loop } else { ShortClip::Error },
+        short: if config.loop_short {
+            ShortClip::Loop
+        } else {
+            ShortClip::Error
+        },
     };
     let fitted = video::fit(&clip, &fit)?;
     let mut notes = clip.notes;
@@ -329,7 +410,13 @@ fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let name = path.map_or_else(
         || BUILTIN.to_owned(),
-        |path| absolute(path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        |path| {
+            absolute(path)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        },
     );
     Ok(ModelRecord {
         name,

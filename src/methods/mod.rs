@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::spectral::loss::{CosineAxis, Residual};
 
 /// A fine-tuning method.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Video Motion Customization: temporal attention learns the direction of the clip's frame differences

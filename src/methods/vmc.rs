@@ -14,7 +14,9 @@ use crate::spectral::loss::{CosineAxis, Residual, SpectralLoss};
 #[must_use]
 pub fn trains(name: &str) -> bool {
     name.split('.').any(|part| part == "temp_attentions")
-        && [".to_q.weight", ".to_k.weight", ".to_v.weight"].iter().any(|end| name.ends_with(end))
+        && [".to_q.weight", ".to_k.weight", ".to_v.weight"]
+            .iter()
+            .any(|end| name.ends_with(end))
 }
 
 /// `1 - mean cos(δ eps_hat, δ eps)`, with δ the difference of neighbouring frames.
@@ -31,7 +33,9 @@ pub fn base_loss(
     residual: Residual,
     axis: CosineAxis,
 ) -> Result<Tensor> {
-    Ok(SpectralLoss::cosine_alignment(eps_hat, eps, residual, axis)?)
+    Ok(SpectralLoss::cosine_alignment(
+        eps_hat, eps, residual, axis,
+    )?)
 }
 
 #[cfg(test)]
@@ -42,7 +46,9 @@ mod tests {
     fn only_temporal_projections_learn() {
         let temporal = "down_blocks.0.temp_attentions.0.transformer_blocks.0.attn2.to_k.weight";
         assert!(trains(temporal));
-        assert!(trains("mid_block.temp_attentions.0.transformer_blocks.0.attn1.to_v.weight"));
+        assert!(trains(
+            "mid_block.temp_attentions.0.transformer_blocks.0.attn1.to_v.weight"
+        ));
         for frozen in [
             "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight",
             "down_blocks.0.temp_attentions.0.transformer_blocks.0.attn1.to_out.0.weight",

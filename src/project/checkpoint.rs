@@ -32,10 +32,15 @@ pub struct CheckpointState {
 /// The settings that may change while a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LiveSettings {
+    /// λg, weight of the global term.
     pub lambda_g: f64,
+    /// λl, weight of the local term.
     pub lambda_l: f64,
+    /// δ, low-frequency bias.
     pub delta: f64,
+    /// Learning rate.
     pub learning_rate: f64,
+    /// Steps between two previews, 0 for none.
     pub preview_every: u32,
 }
 
@@ -51,8 +56,11 @@ struct StateFile {
 /// A checkpoint in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
+    /// Where the training stands.
     pub state: CheckpointState,
+    /// The trained weights.
     pub weights: TensorFile,
+    /// The optimiser's moments.
     pub optimizer: TensorFile,
 }
 
@@ -102,7 +110,8 @@ impl Checkpoint {
             state: self.state.clone(),
         };
         let path = temporary.join(STATE);
-        let state = serde_json::to_vec_pretty(&state).map_err(|error| ProjectError::damaged(&path, error))?;
+        let state = serde_json::to_vec_pretty(&state)
+            .map_err(|error| ProjectError::damaged(&path, error))?;
         write_synced(&temporary.join(WEIGHTS), &weights)?;
         write_synced(&temporary.join(OPTIMIZER), &optimizer)?;
         write_synced(&path, &state)?;
@@ -116,10 +125,14 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self, ProjectError> {
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(ProjectError::io("read", &state_path))?;
-        let file: StateFile =
-            serde_json::from_slice(&text).map_err(|error| ProjectError::damaged(&state_path, error))?;
+        let file: StateFile = serde_json::from_slice(&text)
+            .map_err(|error| ProjectError::damaged(&state_path, error))?;
         if file.format > FORMAT {
-            return Err(ProjectError::TooNew { path: state_path, found: file.format, known: FORMAT });
+            return Err(ProjectError::TooNew {
+                path: state_path,
+                found: file.format,
+                known: FORMAT,
+            });
         }
         Ok(Self {
             weights: read_checked(&path.join(WEIGHTS), &file.weights_sha256)?,
@@ -132,7 +145,10 @@ impl Checkpoint {
 fn read_checked(path: &Path, sha256: &str) -> Result<TensorFile, ProjectError> {
     let bytes = fs::read(path).map_err(ProjectError::io("read", path))?;
     if sha256_hex(&bytes) != sha256 {
-        return Err(ProjectError::damaged(path, "its contents are not what was written (the checksum differs)"));
+        return Err(ProjectError::damaged(
+            path,
+            "its contents are not what was written (the checksum differs)",
+        ));
     }
     TensorFile::from_bytes(path, &bytes)
 }

@@ -16,8 +16,11 @@ pub struct RunRecord<S> {
     /// What the result shall show; a run that only trains has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// The clip as it was used.
     pub clip: ClipRecord,
+    /// The model that was trained.
     pub model: ModelRecord,
+    /// Settings at the start.
     pub settings: S,
     /// What was changed while the run went on, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -31,9 +34,13 @@ pub struct ClipRecord {
     pub name: String,
     /// SHA-256 of the fitted frames' pixels, so that the same cut of the same clip can be recognised.
     pub pixels_sha256: String,
+    /// Frames after fitting.
     pub frames: usize,
+    /// Width after fitting, in pixels.
     pub width: u32,
+    /// Height after fitting, in pixels.
     pub height: u32,
+    /// Frames per second after fitting.
     pub fps: f64,
     /// What was cropped, repeated or resampled, in plain words.
     pub notes: Vec<String>,
@@ -56,25 +63,36 @@ pub struct ModelRecord {
 pub struct Change {
     /// Holds from the step after this one.
     pub step: u32,
+    /// Which setting, as commands name it.
     pub setting: String,
+    /// Its new value.
     pub value: f64,
 }
 
 /// What an exported film says about how it was made. Names and hashes only: a film is given away, so no paths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe<S> {
+    /// Layout version of the run's record.
     pub format: u32,
+    /// Version of the program that made the film.
     pub program: String,
+    /// What the clip shows; none without a clip.
     pub subject: Option<String>,
+    /// What the film shall show.
     pub prompt: String,
+    /// Seed of all noise.
     pub seed: u64,
+    /// The clip whose motion it has.
     pub clip: Option<ClipRecord>,
+    /// The model's name.
     pub model_name: String,
     /// SHA-256 of the model's weight files, by their path inside the model.
     pub model_sha256: BTreeMap<String, String>,
     /// SHA-256 of the fine-tuned weights; none means an untouched model.
     pub tuned_sha256: Option<String>,
+    /// Settings at the start.
     pub settings: S,
+    /// What was changed while the run went on.
     #[serde(default)]
     pub changes: Vec<Change>,
 }

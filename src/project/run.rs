@@ -36,13 +36,19 @@ impl RunFolder {
         fs::create_dir_all(path).map_err(ProjectError::io("create", path))?;
         let lock = lock(path)?;
         if path.join(RECORD).exists() {
-            return Err(ProjectError::Exists { path: path.to_owned() });
+            return Err(ProjectError::Exists {
+                path: path.to_owned(),
+            });
         }
         for part in ["checkpoints", "samples", "cache", "final"] {
             let part = path.join(part);
             fs::create_dir_all(&part).map_err(ProjectError::io("create", &part))?;
         }
-        Ok(Self { path: path.to_owned(), metrics: None, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            metrics: None,
+            _lock: lock,
+        })
     }
 
     /// Opens a run folder to work in it.
@@ -51,9 +57,15 @@ impl RunFolder {
     /// [`ProjectError::NotARun`], [`ProjectError::Locked`], [`ProjectError::Io`].
     pub fn open(path: &Path) -> Result<Self, ProjectError> {
         if !path.join(RECORD).is_file() {
-            return Err(ProjectError::NotARun { path: path.to_owned() });
+            return Err(ProjectError::NotARun {
+                path: path.to_owned(),
+            });
         }
-        Ok(Self { path: path.to_owned(), metrics: None, _lock: lock(path)? })
+        Ok(Self {
+            path: path.to_owned(),
+            metrics: None,
+            _lock: lock(path)?,
+        })
     }
 
     /// Whether a folder looks like a run, without opening it.
@@ -62,6 +74,7 @@ impl RunFolder {
         path.join(RECORD).is_file()
     }
 
+    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -73,7 +86,8 @@ impl RunFolder {
     /// [`ProjectError::Io`].
     pub fn write_record<S: Serialize>(&self, record: &RunRecord<S>) -> Result<(), ProjectError> {
         let path = self.path.join(RECORD);
-        let text = toml::to_string_pretty(record).map_err(|error| ProjectError::damaged(&path, error))?;
+        let text =
+            toml::to_string_pretty(record).map_err(|error| ProjectError::damaged(&path, error))?;
         write_atomic(&path, text.as_bytes())
     }
 
@@ -84,10 +98,21 @@ impl RunFolder {
     pub fn read_record<S: DeserializeOwned>(&self) -> Result<RunRecord<S>, ProjectError> {
         let path = self.path.join(RECORD);
         let text = fs::read_to_string(&path).map_err(ProjectError::io("read", &path))?;
-        let table: toml::Table = text.parse().map_err(|error| ProjectError::damaged(&path, error))?;
-        let found = table.get("format").and_then(toml::Value::as_integer).and_then(|n| u32::try_from(n).ok());
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error| ProjectError::damaged(&path, error))?;
+        let found = table
+            .get("format")
+            .and_then(toml::Value::as_integer)
+            .and_then(|n| u32::try_from(n).ok());
         match found {
-            Some(found) if found > RUN_FORMAT => return Err(ProjectError::TooNew { path, found, known: RUN_FORMAT }),
+            Some(found) if found > RUN_FORMAT => {
+                return Err(ProjectError::TooNew {
+                    path,
+                    found,
+                    known: RUN_FORMAT,
+                });
+            }
             Some(_) => {}
             None => return Err(ProjectError::damaged(&path, "it does not say its format")),
         }
@@ -100,14 +125,17 @@ impl RunFolder {
     /// [`ProjectError::Io`].
     pub fn append_metrics(&mut self, line: &impl Serialize) -> Result<(), ProjectError> {
         let path = self.path.join("metrics.jsonl");
-        let mut text = serde_json::to_string(line).map_err(|error| ProjectError::damaged(&path, error))?;
+        let mut text =
+            serde_json::to_string(line).map_err(|error| ProjectError::damaged(&path, error))?;
         text.push('\n');
         if self.metrics.is_none() {
             let opened = OpenOptions::new().create(true).append(true).open(&path);
             self.metrics = Some(opened.map_err(ProjectError::io("open", &path))?);
         }
         match &mut self.metrics {
-            Some(file) => file.write_all(text.as_bytes()).map_err(ProjectError::io("write", &path)),
+            Some(file) => file
+                .write_all(text.as_bytes())
+                .map_err(ProjectError::io("write", &path)),
             None => Ok(()),
         }
     }
@@ -124,14 +152,22 @@ impl RunFolder {
         }
         let text = fs::read_to_string(&path).map_err(ProjectError::io("read", &path))?;
         let kept: String = text.split_inclusive('\n').take(steps as usize).collect();
-        if kept.len() == text.len() { Ok(()) } else { write_atomic(&path, kept.as_bytes()) }
+        if kept.len() == text.len() {
+            Ok(())
+        } else {
+            write_atomic(&path, kept.as_bytes())
+        }
     }
 
     /// Writes a checkpoint and removes the oldest beyond `keep`.
     ///
     /// # Errors
     /// [`ProjectError::Io`].
-    pub fn write_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<PathBuf, ProjectError> {
+    pub fn write_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        keep: usize,
+    ) -> Result<PathBuf, ProjectError> {
         let path = checkpoint.write(&self.path.join("checkpoints"))?;
         for old in self.checkpoints()?.into_iter().rev().skip(keep.max(1)) {
             if old != path {
@@ -150,7 +186,11 @@ impl RunFolder {
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder).map_err(ProjectError::io("read", &folder))? {
             let entry = entry.map_err(ProjectError::io("read", &folder))?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with("step-")) {
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| name.starts_with("step-"))
+            {
                 found.push(entry.path());
             }
         }
@@ -162,7 +202,9 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`ProjectError::Io`] when the folder cannot be listed; the damage of the newest one when none is whole.
-    pub fn latest_checkpoint(&self) -> Result<(Option<Checkpoint>, Vec<ProjectError>), ProjectError> {
+    pub fn latest_checkpoint(
+        &self,
+    ) -> Result<(Option<Checkpoint>, Vec<ProjectError>), ProjectError> {
         let mut damaged = Vec::new();
         for path in self.checkpoints()?.iter().rev() {
             match Checkpoint::read(path) {
@@ -170,19 +212,26 @@ impl RunFolder {
                 Err(error) => damaged.push(error),
             }
         }
-        if damaged.is_empty() { Ok((None, damaged)) } else { Err(damaged.swap_remove(0)) }
+        if damaged.is_empty() {
+            Ok((None, damaged))
+        } else {
+            Err(damaged.swap_remove(0))
+        }
     }
 
+    /// A file of the run's cache.
     #[must_use]
     pub fn cache(&self, name: &str) -> PathBuf {
         self.path.join("cache").join(name)
     }
 
+    /// Where the fine-tuned weights end.
     #[must_use]
     pub fn final_weights(&self) -> PathBuf {
         self.path.join("final").join("weights.safetensors")
     }
 
+    /// The folder of previews.
     #[must_use]
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples")
@@ -199,8 +248,14 @@ fn lock(path: &Path) -> Result<File, ProjectError> {
         .map_err(ProjectError::io("create", &lock_path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ProjectError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(ProjectError::Io { action: "lock", path: lock_path, source }),
+        Err(TryLockError::WouldBlock) => Err(ProjectError::Locked {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(ProjectError::Io {
+            action: "lock",
+            path: lock_path,
+            source,
+        }),
     }
 }
 
@@ -208,7 +263,10 @@ fn lock(path: &Path) -> Result<File, ProjectError> {
 #[must_use]
 pub fn default_runs_dir() -> PathBuf {
     let folder = |variable: &str| {
-        env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from).filter(|path| path.is_absolute())
+        env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     };
     let data = if cfg!(windows) {
         folder("LOCALAPPDATA")
@@ -217,7 +275,9 @@ pub fn default_runs_dir() -> PathBuf {
     } else {
         folder("XDG_DATA_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/share")))
     };
-    data.unwrap_or_else(env::temp_dir).join("spectral-motion").join("runs")
+    data.unwrap_or_else(env::temp_dir)
+        .join("spectral-motion")
+        .join("runs")
 }
 
 impl RunFolder {
@@ -226,7 +286,10 @@ impl RunFolder {
     /// # Errors
     /// See [`Self::create`].
     pub fn create_in(parent: &Path, clip_name: &OsStr) -> Result<Self, ProjectError> {
-        let stem = Path::new(clip_name).file_stem().unwrap_or(clip_name).to_string_lossy();
+        let stem = Path::new(clip_name)
+            .file_stem()
+            .unwrap_or(clip_name)
+            .to_string_lossy();
         loop {
             match Self::create(&free_name(parent, &stem, "")) {
                 // Another process took the name in between.

@@ -40,13 +40,25 @@ pub struct TransferConfig {
     pub seed: u64,
 
     /// λg, weight of the global term (wavelets along time); the paper suggests 0.2 to 0.5
-    #[arg(long, default_value_t = 0.4, help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        default_value_t = 0.4,
+        help_heading = "Spectral motion alignment"
+    )]
     pub lambda_g: f64,
     /// λl, weight of the local term (Fourier amplitude and phase); the paper suggests 0.1 to 0.3
-    #[arg(long, default_value_t = 0.2, help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        default_value_t = 0.2,
+        help_heading = "Spectral motion alignment"
+    )]
     pub lambda_l: f64,
     /// δ, low-frequency bias of the local term: an exponent, 0 weighs all frequencies alike
-    #[arg(long, default_value_t = 0.05, help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        default_value_t = 0.05,
+        help_heading = "Spectral motion alignment"
+    )]
     pub delta: f64,
     /// Frequencies beyond this many cycles per latent pixel count nothing [default: none]
     #[arg(long, help_heading = "Spectral motion alignment")]
@@ -55,13 +67,27 @@ pub struct TransferConfig {
     #[arg(long, help_heading = "Spectral motion alignment")]
     pub levels: Option<usize>,
     /// Weight of each wavelet band, approximation first, then details from the finest [default: all 1]
-    #[arg(long, value_delimiter = ',', help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        help_heading = "Spectral motion alignment"
+    )]
     pub level_weights: Vec<f64>,
     /// Frame differences with their sign (the paper) or without (the authors' code)
-    #[arg(long, value_enum, default_value = "signed", help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "signed",
+        help_heading = "Spectral motion alignment"
+    )]
     pub residual: Residual,
     /// What the host loss compares: each pixel along time, or each frame as a whole
-    #[arg(long, value_enum, default_value = "frame", help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "frame",
+        help_heading = "Spectral motion alignment"
+    )]
     pub cosine_axis: CosineAxis,
     /// Take phase differences around the circle instead of as plain numbers
     #[arg(long, help_heading = "Spectral motion alignment")]
@@ -70,7 +96,12 @@ pub struct TransferConfig {
     #[arg(long, help_heading = "Spectral motion alignment")]
     pub zero_border: bool,
     /// Scale of the Fourier transform
-    #[arg(long, value_enum, default_value = "backward", help_heading = "Spectral motion alignment")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "backward",
+        help_heading = "Spectral motion alignment"
+    )]
     pub fft_norm: FftNorm,
 
     /// Frames taken from the clip [default: what the model was made for]
@@ -95,7 +126,12 @@ pub struct TransferConfig {
     pub loop_short: bool,
 
     /// What sampling starts from
-    #[arg(long, value_enum, default_value = "inverted", help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "inverted",
+        help_heading = "Sampling"
+    )]
     pub start: Start,
     /// Share p of the inverted clip with `--start mixed`: sqrt(p) inverted + sqrt(1 - p) noise
     #[arg(long, default_value_t = 0.5, help_heading = "Sampling")]
@@ -206,7 +242,9 @@ pub fn explicit_over_preset(
     matches: &ArgMatches,
     preset: Option<Preset>,
 ) -> Result<TransferConfig, TrainError> {
-    let Some(preset) = preset else { return Ok(typed.clone()) };
+    let Some(preset) = preset else {
+        return Ok(typed.clone());
+    };
     let as_table = |config: &TransferConfig| {
         toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
     };
@@ -216,7 +254,9 @@ pub fn explicit_over_preset(
             merged.insert(name, value);
         }
     }
-    merged.try_into().map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
+    merged
+        .try_into()
+        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
 }
 
 impl TransferConfig {
@@ -234,6 +274,16 @@ impl TransferConfig {
             zero_border: self.zero_border,
             fft_norm: self.fft_norm,
         }
+    }
+
+    /// Checks the settings of the spectral terms for a clip of `frames` frames.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] says what does not fit.
+    pub fn check_for(&self, frames: usize) -> Result<(), TrainError> {
+        self.motion_loss(frames, self.delta)
+            .validate()
+            .map_err(|error| TrainError::Setting(error.to_string()))
     }
 
     /// The settings that may change while a run goes on.
@@ -287,7 +337,9 @@ impl TransferConfig {
             if good && value.is_finite() {
                 return Ok(());
             }
-            Err(TrainError::Setting(format!("{flag} is {value}, but must be {want}")))
+            Err(TrainError::Setting(format!(
+                "{flag} is {value}, but must be {want}"
+            )))
         };
         let at_least_0 = |flag, value: f64| range(flag, value, value >= 0.0, "0 or more");
         let above_0 = |flag, value: f64| range(flag, value, value > 0.0, "above 0");
@@ -301,7 +353,8 @@ impl TransferConfig {
         at_least_0("--lambda-g", self.lambda_g)?;
         at_least_0("--lambda-l", self.lambda_l)?;
         at_least_0("--delta", self.delta)?;
-        self.cutoff.map_or(Ok(()), |cutoff| above_0("--cutoff", cutoff))?;
+        self.cutoff
+            .map_or(Ok(()), |cutoff| above_0("--cutoff", cutoff))?;
         for weight in &self.level_weights {
             at_least_0("--level-weights", *weight)?;
         }
@@ -309,9 +362,15 @@ impl TransferConfig {
         at_least_0("--start-secs", self.start_secs)?;
         share("--noise-prior", self.noise_prior)?;
         if let Some(steps) = self.sampling_steps {
-            range("--sampling-steps", steps as f64, (1..=1000).contains(&steps), "1 to 1000")?;
+            range(
+                "--sampling-steps",
+                steps as f64,
+                (1..=1000).contains(&steps),
+                "1 to 1000",
+            )?;
         }
-        self.guidance.map_or(Ok(()), |guidance| at_least_0("--guidance", guidance))?;
+        self.guidance
+            .map_or(Ok(()), |guidance| at_least_0("--guidance", guidance))?;
         let (min, max) = (f64::from(self.min_timestep), f64::from(self.max_timestep));
         range("--min-timestep", min, min <= max, "at most --max-timestep")?;
         match self.frames {
@@ -331,9 +390,14 @@ pub fn default_levels(frames: usize) -> usize {
 }
 
 fn parse_size(text: &str) -> Result<(u32, u32), String> {
-    let parsed = text.split_once(['x', 'X', '×']).and_then(|(width, height)| {
-        Some((width.trim().parse::<u32>().ok()?, height.trim().parse::<u32>().ok()?))
-    });
+    let parsed = text
+        .split_once(['x', 'X', '×'])
+        .and_then(|(width, height)| {
+            Some((
+                width.trim().parse::<u32>().ok()?,
+                height.trim().parse::<u32>().ok()?,
+            ))
+        });
     match parsed {
         Some((width, height)) if width > 0 && height > 0 => Ok((width, height)),
         _ => Err("write it as WIDTHxHEIGHT in pixels, for example 64x64".to_owned()),
@@ -359,7 +423,8 @@ mod size_text {
         deserializer: D,
     ) -> Result<Option<(u32, u32)>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| super::parse_size(&text).map_err(D::Error::custom)).transpose()
+        text.map(|text| super::parse_size(&text).map_err(D::Error::custom))
+            .transpose()
     }
 }
 

@@ -112,25 +112,36 @@ impl Objective {
 ///
 /// # Errors
 /// When shapes do not fit the network.
-pub fn losses(
-    unet: &UNet3DConditionModel,
-    batch: &Batch,
-    objective: &Objective,
-) -> Result<Terms> {
-    let v_t = objective.schedule.add_noise(&batch.v0, &batch.eps, &batch.t)?;
+pub fn losses(unet: &UNet3DConditionModel, batch: &Batch, objective: &Objective) -> Result<Terms> {
+    let v_t = objective
+        .schedule
+        .add_noise(&batch.v0, &batch.eps, &batch.t)?;
     let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
     let out = unet.forward(&v_t, &t, &batch.text)?.to_dtype(DType::F32)?;
     let eps_hat = objective.schedule.predict_eps(&v_t, &out, &batch.t)?;
     let v0_hat = objective.schedule.predict_x0(&v_t, &out, &batch.t)?;
     let base =
-        objective.method.base_loss(&eps_hat, &batch.eps, objective.residual, objective.axis)?;
+        objective
+            .method
+            .base_loss(&eps_hat, &batch.eps, objective.residual, objective.axis)?;
 
     // A term without weight is still reported, but must cost no gradient (and 0 · NaN would be NaN).
-    let seen = |lambda: f64| if lambda > 0.0 { v0_hat.clone() } else { v0_hat.detach() };
-    let GlobalTerms { bands, total: global } =
-        objective.spectral.global(&batch.v0, &seen(objective.lambda_g))?;
-    let LocalTerms { amplitude, phase } =
-        objective.spectral.local(&batch.v0, &seen(objective.lambda_l))?;
+    let seen = |lambda: f64| {
+        if lambda > 0.0 {
+            v0_hat.clone()
+        } else {
+            v0_hat.detach()
+        }
+    };
+    let GlobalTerms {
+        bands,
+        total: global,
+    } = objective
+        .spectral
+        .global(&batch.v0, &seen(objective.lambda_g))?;
+    let LocalTerms { amplitude, phase } = objective
+        .spectral
+        .local(&batch.v0, &seen(objective.lambda_l))?;
     let mut total = base.clone();
     if objective.lambda_g > 0.0 {
         total = total.add(&global.affine(objective.lambda_g, 0.0)?)?;
@@ -138,5 +149,12 @@ pub fn losses(
     if objective.lambda_l > 0.0 {
         total = total.add(&amplitude.add(&phase)?.affine(objective.lambda_l, 0.0)?)?;
     }
-    Ok(Terms { base, bands, global, amplitude, phase, total })
+    Ok(Terms {
+        base,
+        bands,
+        global,
+        amplitude,
+        phase,
+        total,
+    })
 }

@@ -20,7 +20,12 @@ pub struct AdamWConfig {
 impl Default for AdamWConfig {
     /// PyTorch's defaults.
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-2,
+        }
     }
 }
 
@@ -43,7 +48,11 @@ impl AdamW {
     /// An optimiser that has made no update.
     #[must_use]
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, updates: 0, moments: BTreeMap::new() }
+        Self {
+            config,
+            updates: 0,
+            moments: BTreeMap::new(),
+        }
     }
 
     /// Updates made so far.
@@ -65,23 +74,39 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Result<()> {
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let AdamWConfig {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = self.config;
         self.updates += 1;
         let updates = f64::from(self.updates);
         let step_size = learning_rate / (1.0 - beta1.powf(updates));
         let root_correction = (1.0 - beta2.powf(updates)).sqrt();
         for (name, var) in vars {
-            let Some(grad) = grads.get(name) else { continue };
+            let Some(grad) = grads.get(name) else {
+                continue;
+            };
             let grad = grad.affine(scale, 0.0)?;
             let (first, second) = match self.moments.get(name) {
                 Some(old) => (
-                    old.first.affine(beta1, 0.0)?.add(&grad.affine(1.0 - beta1, 0.0)?)?,
-                    old.second.affine(beta2, 0.0)?.add(&grad.sqr()?.affine(1.0 - beta2, 0.0)?)?,
+                    old.first
+                        .affine(beta1, 0.0)?
+                        .add(&grad.affine(1.0 - beta1, 0.0)?)?,
+                    old.second
+                        .affine(beta2, 0.0)?
+                        .add(&grad.sqr()?.affine(1.0 - beta2, 0.0)?)?,
                 ),
-                None => (grad.affine(1.0 - beta1, 0.0)?, grad.sqr()?.affine(1.0 - beta2, 0.0)?),
+                None => (
+                    grad.affine(1.0 - beta1, 0.0)?,
+                    grad.sqr()?.affine(1.0 - beta2, 0.0)?,
+                ),
             };
             let denominator = second.sqrt()?.affine(1.0 / root_correction, eps)?;
-            let decayed = var.as_detached_tensor().affine(1.0 - learning_rate * weight_decay, 0.0)?;
+            let decayed = var
+                .as_detached_tensor()
+                .affine(1.0 - learning_rate * weight_decay, 0.0)?;
             var.set(&decayed.sub(&first.div(&denominator)?.affine(step_size, 0.0)?)?)?;
             self.moments.insert(name.clone(), Moments { first, second });
         }
@@ -109,7 +134,10 @@ impl AdamW {
                 let second = state.get(&format!("{name}.exp_avg_sq"))?;
                 Some((
                     name.to_owned(),
-                    Moments { first: first.clone(), second: second.clone() },
+                    Moments {
+                        first: first.clone(),
+                        second: second.clone(),
+                    },
                 ))
             })
             .collect();
@@ -120,5 +148,9 @@ impl AdamW {
 /// A `max_norm` of 0 switches clipping off.
 #[must_use]
 pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
-    if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+    if max_norm > 0.0 {
+        (max_norm / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    }
 }

@@ -11,7 +11,10 @@ use crate::project::{PlainTensor, TensorFile};
 /// # Errors
 /// When the device cannot be read.
 pub fn plain_from_tensor(tensor: &Tensor) -> Result<PlainTensor> {
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = tensor
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1::<f32>()?;
     Ok(PlainTensor::from_f32(tensor.dims(), &values))
 }
 

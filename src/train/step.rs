@@ -80,8 +80,10 @@ impl Trainer {
         }
         let objective = Objective::new(config, schedule, v0)
             .map_err(TrainError::during("preparing the loss"))?;
-        let optimizer =
-            AdamW::new(AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() });
+        let optimizer = AdamW::new(AdamWConfig {
+            weight_decay: config.weight_decay,
+            ..AdamWConfig::default()
+        });
         Ok(Self {
             live: config.live(),
             unet,
@@ -133,7 +135,11 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Setting`] when a value is out of range; nothing is changed then.
     pub fn set_live(&mut self, live: LiveSettings) -> Result<(), TrainError> {
-        TransferConfig { ..self.config.clone() }.with_live(&live).check()?;
+        TransferConfig {
+            ..self.config.clone()
+        }
+        .with_live(&live)
+        .check()?;
         if live.delta.to_bits() != self.live.delta.to_bits() {
             self.objective
                 .set_delta(&self.config, live.delta, self.v0.device())
@@ -152,10 +158,20 @@ impl Trainer {
     /// [`TrainError::Dead`] on the first step when a trainable tensor gets no gradient.
     pub fn step(&mut self) -> Result<StepStats, TrainError> {
         let batch = self.draw().map_err(TrainError::during("drawing noise"))?;
-        let t = batch.t[0];
-        let terms = losses(&self.unet, &batch, &self.objective)
+        self.step_on(&batch)
+    }
+
+    /// One step on noise and timesteps of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_on(&mut self, batch: &Batch) -> Result<StepStats, TrainError> {
+        let t = batch.t.first().copied().unwrap_or_default();
+        let terms = losses(&self.unet, batch, &self.objective)
             .map_err(TrainError::during("the forward pass"))?;
-        let mut stats = self.stats(&terms, t).map_err(TrainError::during("reading the loss"))?;
+        let mut stats = self
+            .stats(&terms, t)
+            .map_err(TrainError::during("reading the loss"))?;
         self.check_finite(&stats)?;
         let grads = self.gradients(&terms.total)?;
         stats.grad_norm = self.measure(&grads, t)?;
@@ -175,9 +191,18 @@ impl Trainer {
         let levels = u32::try_from(self.objective.schedule().levels()).unwrap_or(u32::MAX);
         let (from, to) = self.config.timestep_range(levels);
         let batch = self.v0.dim(0)?;
-        let t = (0..batch).map(|_| from + self.timesteps.below(to - from)).collect();
-        let eps = self.noise.normal(self.v0.shape(), DType::F32, self.v0.device())?;
-        Ok(Batch { v0: self.v0.clone(), eps, t, text: self.text.clone() })
+        let t = (0..batch)
+            .map(|_| from + self.timesteps.below(to - from))
+            .collect();
+        let eps = self
+            .noise
+            .normal(self.v0.shape(), DType::F32, self.v0.device())?;
+        Ok(Batch {
+            v0: self.v0.clone(),
+            eps,
+            t,
+            text: self.text.clone(),
+        })
     }
 
     fn stats(&self, terms: &Terms, timestep: u32) -> candle_core::Result<StepStats> {
@@ -213,11 +238,17 @@ impl Trainer {
     }
 
     fn not_finite(&self, timestep: u32, what: String) -> TrainError {
-        TrainError::NotFinite { step: self.step + 1, timestep, what }
+        TrainError::NotFinite {
+            step: self.step + 1,
+            timestep,
+            what,
+        }
     }
 
     fn gradients(&self, loss: &Tensor) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        let store = loss.backward().map_err(TrainError::during("the backward pass"))?;
+        let store = loss
+            .backward()
+            .map_err(TrainError::during("the backward pass"))?;
         let mut grads = BTreeMap::new();
         for (name, var) in &self.vars {
             if let Some(grad) = store.get(var.as_tensor()) {
@@ -246,7 +277,10 @@ impl Trainer {
             let dead = |name: &&String| self.grad_norms.get(*name).is_none_or(|norm| *norm == 0.0);
             let names: Vec<_> = self.vars.keys().filter(dead).cloned().collect();
             if !names.is_empty() {
-                return Err(TrainError::Dead { names, total: self.vars.len() });
+                return Err(TrainError::Dead {
+                    names,
+                    total: self.vars.len(),
+                });
             }
         }
         Ok(sum.sqrt())
@@ -257,8 +291,11 @@ impl Trainer {
     /// # Errors
     /// When the device cannot be read.
     pub fn weights(&self, about: String) -> Result<TensorFile, TrainError> {
-        file_from_tensors(self.vars.iter().map(|(name, var)| (name, var.as_tensor())), about)
-            .map_err(TrainError::during("reading the weights"))
+        file_from_tensors(
+            self.vars.iter().map(|(name, var)| (name, var.as_tensor())),
+            about,
+        )
+        .map_err(TrainError::during("reading the weights"))
     }
 
     /// Everything needed to go on later, bit for bit.
@@ -313,10 +350,16 @@ pub fn load_weights(vars: &BTreeMap<String, Var>, file: &TensorFile) -> Result<(
     }
     for (name, var) in vars {
         let Some(plain) = file.tensors.get(name) else {
-            return Err(TrainError::Mismatch { detail: format!("{name} is missing") });
+            return Err(TrainError::Mismatch {
+                detail: format!("{name} is missing"),
+            });
         };
         if plain.shape != var.dims() {
-            let detail = format!("{name} has shape {:?} instead of {:?}", plain.shape, var.dims());
+            let detail = format!(
+                "{name} has shape {:?} instead of {:?}",
+                plain.shape,
+                var.dims()
+            );
             return Err(TrainError::Mismatch { detail });
         }
         tensor_from_plain(plain, var.device())
