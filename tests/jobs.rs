@@ -455,7 +455,7 @@ fn a_stop_is_obeyed_within_one_training_step_and_leaves_a_checkpoint() {
 fn a_stop_is_obeyed_within_one_denoising_step() {
     let place = Place::new();
     let settings = TransferConfig {
-        sampling_steps: Some(1000),
+        sampling_steps: Some(900),
         start: Start::Noise,
         ..config(1)
     };
@@ -671,7 +671,7 @@ fn a_run_is_locked_while_a_job_works_in_it_and_never_overwritten() {
     let events = done(place.resume(None));
     let report = report_of(&events);
     assert_eq!(report.area, Area::Request);
-    assert!(report.headline.contains("another program"), "{report}");
+    assert!(report.headline.contains("Another program"), "{report}");
     handle.send(Command::Stop).unwrap();
     handle.wait();
     let events = start(place.request(config(2))).wait();

@@ -54,7 +54,7 @@ impl Progress {
                 setting,
                 value,
             } => {
-                self.line(&format!("From step {}: {setting:?} is {value}", step + 1));
+                self.line(&format!("From step {}: {setting} is {value}", step + 1));
             }
             Event::PreviewReady { step, path, .. } => {
                 self.line(&format!("Preview after step {step}: {}", path.display()));

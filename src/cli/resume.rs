@@ -9,7 +9,9 @@ use super::{Ending, watch};
 use crate::job::{DeviceChoice, Request, ResumeRequest};
 use crate::report::Report;
 
+// The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
 #[derive(Args)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct ResumeArgs {
     /// The run folder
     run: PathBuf,

@@ -10,7 +10,9 @@ use crate::job::{DeviceChoice, Request, SampleRequest, SamplingChanges};
 use crate::report::Report;
 use crate::train::Start;
 
+// The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
 #[derive(Args)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct SampleArgs {
     /// A run folder, or the folder of a model; `builtin` is the built-in model
     source: PathBuf,

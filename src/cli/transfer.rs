@@ -10,7 +10,9 @@ use crate::job::{Request, TrainRequest};
 use crate::report::Report;
 use crate::train::{Preset, TransferConfig};
 
+// The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
 #[derive(Args)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct TransferArgs {
     /// The film, GIF or folder of images whose motion is wanted
     clip: PathBuf,

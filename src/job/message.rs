@@ -1,6 +1,7 @@
 //! What is said between a job and whoever watches it. Every type here is plain data with a serde form: `--json` prints
 //! the events, `--commands -` reads the commands, and a worker on another machine can speak both.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,18 @@ pub enum Setting {
     LearningRate,
     /// Steps between two previews, 0 for none.
     PreviewEvery,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LambdaG => "λg",
+            Self::LambdaL => "λl",
+            Self::Delta => "δ",
+            Self::LearningRate => "the learning rate",
+            Self::PreviewEvery => "the preview interval",
+        })
+    }
 }
 
 /// The parts of a job, in the order in which they can come.

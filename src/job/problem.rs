@@ -43,10 +43,18 @@ impl From<VideoError> for Halt {
 
 impl From<ModelError> for Halt {
     fn from(error: ModelError) -> Self {
-        Self::Failed(
-            told(Area::Model, &error)
-                .advise("Use a folder of a ModelScope or ZeroScope model in diffusers layout, or leave --model out."),
-        )
+        let advice = match &error {
+            ModelError::Scheduler(_) => "Check the model's scheduler_config.json.",
+            ModelError::Tensor(_) => {
+                "If memory is full, use --device cpu; otherwise please report this."
+            }
+            ModelError::Io { .. } => "Check that the files are there and that you may read them.",
+            ModelError::Keys(_) | ModelError::Weights { .. } => {
+                "Get the model again; its files are incomplete or belong to another one."
+            }
+            _ => "Use a ModelScope or ZeroScope model in diffusers layout, or leave --model out.",
+        };
+        Self::Failed(told(Area::Model, &error).advise(advice))
     }
 }
 
@@ -66,6 +74,9 @@ impl From<ProjectError> for Halt {
                 Area::Request,
                 "Name another folder, or go on with that run by `resume`.",
             ),
+            ProjectError::NotEmpty { .. } => {
+                (Area::Request, "Name a new or an empty folder for the run.")
+            }
             ProjectError::NotARun { .. } => (
                 Area::Request,
                 "Name the folder that a training made; it holds run.toml.",
@@ -116,7 +127,11 @@ impl From<TrainError> for Halt {
 
 /// The error's own words as headline, what lies below as causes.
 fn told(area: Area, error: &(dyn std::error::Error + 'static)) -> Report {
-    Report::new(area, sentence(&error.to_string())).because_of(error)
+    let report = Report::new(area, sentence(&error.to_string()));
+    match error.source() {
+        Some(source) => report.because_of(source),
+        None => report,
+    }
 }
 
 /// For `map_err` on tensor work: the headline is the caller's.

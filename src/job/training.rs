@@ -102,16 +102,19 @@ fn set(
     let changed = put(&mut live, setting, value)
         .and_then(|()| trainer.set_live(live).map_err(|error| error.to_string()));
     if let Err(cause) = changed {
-        let report = Report::new(Area::Request, format!("{setting:?} cannot become {value}"))
-            .because(cause)
-            .advise("The training goes on with the old value.");
+        let report = Report::new(
+            Area::Request,
+            format!("A setting cannot be changed: {setting} to {value}"),
+        )
+        .because(cause)
+        .advise("The training goes on with the old value.");
         job.emit(Event::Warning(report));
         return Ok(());
     }
     let setting_name = serde_json::to_value(setting)
         .ok()
         .and_then(|name| name.as_str().map(str::to_owned))
-        .unwrap_or_else(|| format!("{setting:?}"));
+        .unwrap_or_else(|| setting.to_string());
     session.record.changes.push(Change {
         step,
         setting: setting_name,

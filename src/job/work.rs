@@ -18,7 +18,7 @@ use crate::project::{
     ClipRecord, ModelRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex,
 };
 use crate::report::{Area, Report};
-use crate::schedulers::NoiseSchedule;
+use crate::schedulers::{Ddim, NoiseSchedule, ReferenceInversion};
 use crate::train::{FitChoice, Start, Trainer, TransferConfig, load_weights};
 use crate::video::{self, Clip, Fit, FitMode, Limits, ShortClip};
 
@@ -46,7 +46,7 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     job.stage(Stage::Loading, None);
     let device = request.device.open()?;
     let folder = open_model(request.model.as_deref())?;
-    recommended(&mut request.config, &folder);
+    recommended(&mut request.config, &folder)?;
     let (clip, notes) = load_clip(job, &request, &folder)?;
     for text in &notes {
         job.emit(Event::Note { text: text.clone() });
@@ -68,7 +68,13 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         settings: request.config,
         changes: Vec::new(),
     };
-    let mut session = Session::encode(job, folder, device, record, &clip)?;
+    let mut session = match Session::encode(job, folder, device, record, &clip) {
+        Ok(session) => session,
+        Err(halt) => {
+            run.discard();
+            return Err(halt);
+        }
+    };
     drop(clip);
     session.write_cache(run.path())?;
     // Written last: a folder with a record is a run that can be resumed.
@@ -115,21 +121,22 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
             ));
         }
     }
+    let (done, wanted) = (
+        checkpoint.as_ref().map_or(0, |c| c.state.step),
+        record.settings.steps,
+    );
+    if done > wanted {
+        let headline = format!("The run has {done} steps already, more than {wanted}");
+        return Err(Report::new(Area::Request, headline)
+            .advise("Ask for more steps, or sample from the run as it is.")
+            .into());
+    }
     let folder = open_recorded_model(&record)?;
     let device = request.device.open()?;
     let mut session = Session::from_cache(folder, device, record, run.path())?;
     run.write_record(&session.record)?;
     let mut trainer = trainer(&mut session)?;
     if let Some(checkpoint) = checkpoint {
-        let (done, wanted) = (checkpoint.state.step, session.record.settings.steps);
-        if done > wanted {
-            return Err(Report::new(
-                Area::Request,
-                format!("The run has {done} steps already, more than {wanted}"),
-            )
-            .advise("Ask for more steps, or sample from the run as it is.")
-            .into());
-        }
         trainer.restore(&checkpoint)?;
     }
     run.keep_metrics(trainer.step_count())?;
@@ -224,7 +231,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     job.stage(Stage::Loading, None);
     let folder = open_model(named)?;
     let device = request.device.open()?;
-    recommended(&mut config, &folder);
+    recommended(&mut config, &folder)?;
     let clip = ClipRecord {
         name: String::new(),
         pixels_sha256: String::new(),
@@ -293,14 +300,18 @@ fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
     Ok(folder)
 }
 
-/// Fills in what was left to the model.
-fn recommended(config: &mut TransferConfig, folder: &ModelFolder) {
+/// Fills in what was left to the model, and refuses sampling steps its schedule cannot make before time is spent.
+fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
     let card = folder.card();
-    config.sampling_steps = config
+    let steps = config
         .sampling_steps
         .or(card.steps)
-        .or(Some(SAMPLING_STEPS));
+        .unwrap_or(SAMPLING_STEPS);
+    config.sampling_steps = Some(steps);
     config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
+    Ddim::new(folder.scheduler(), steps)?;
+    ReferenceInversion::new(folder.scheduler(), steps)?;
+    Ok(())
 }
 
 /// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.

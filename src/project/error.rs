@@ -19,6 +19,12 @@ pub enum ProjectError {
         /// The folder.
         path: PathBuf,
     },
+    /// A new run shall not mix with other files.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder holds no run.
     #[error("{} is not a run folder: it has no run.toml", path.display())]
     NotARun {

@@ -15,7 +15,10 @@ use super::error::ProjectError;
 use super::record::RunRecord;
 
 const RECORD: &str = "run.toml";
+const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
+/// Folders of a run.
+const PARTS: [&str; 4] = ["checkpoints", "samples", "cache", "final"];
 /// Layout version of `run.toml`.
 pub const RUN_FORMAT: u32 = 1;
 
@@ -31,16 +34,18 @@ impl RunFolder {
     /// Makes a new run folder, with its parents.
     ///
     /// # Errors
-    /// [`ProjectError::Exists`] when there is a run already, [`ProjectError::Locked`], [`ProjectError::Io`].
+    /// [`ProjectError::Exists`] when there is a run already, [`ProjectError::NotEmpty`] for other files,
+    /// [`ProjectError::Locked`], [`ProjectError::Io`].
     pub fn create(path: &Path) -> Result<Self, ProjectError> {
         fs::create_dir_all(path).map_err(ProjectError::io("create", path))?;
+        refuse_strangers(path)?;
         let lock = lock(path)?;
         if path.join(RECORD).exists() {
             return Err(ProjectError::Exists {
                 path: path.to_owned(),
             });
         }
-        for part in ["checkpoints", "samples", "cache", "final"] {
+        for part in PARTS {
             let part = path.join(part);
             fs::create_dir_all(&part).map_err(ProjectError::io("create", &part))?;
         }
@@ -66,6 +71,15 @@ impl RunFolder {
             metrics: None,
             _lock: lock(path)?,
         })
+    }
+
+    /// Takes back a run that never began: removes its folders as far as they are empty.
+    pub fn discard(self) {
+        for part in PARTS {
+            fs::remove_dir(self.path.join(part)).ok();
+        }
+        fs::remove_file(self.path.join(LOCK)).ok();
+        fs::remove_dir(&self.path).ok();
     }
 
     /// Whether a folder looks like a run, without opening it.
@@ -124,7 +138,7 @@ impl RunFolder {
     /// # Errors
     /// [`ProjectError::Io`].
     pub fn append_metrics(&mut self, line: &impl Serialize) -> Result<(), ProjectError> {
-        let path = self.path.join("metrics.jsonl");
+        let path = self.path.join(METRICS);
         let mut text =
             serde_json::to_string(line).map_err(|error| ProjectError::damaged(&path, error))?;
         text.push('\n');
@@ -146,7 +160,7 @@ impl RunFolder {
     /// [`ProjectError::Io`].
     pub fn keep_metrics(&mut self, steps: u32) -> Result<(), ProjectError> {
         self.metrics = None;
-        let path = self.path.join("metrics.jsonl");
+        let path = self.path.join(METRICS);
         if !path.exists() {
             return Ok(());
         }
@@ -238,6 +252,23 @@ impl RunFolder {
     }
 }
 
+/// A folder with other files in it is no place for a new run; a run is, and is told apart later.
+fn refuse_strangers(path: &Path) -> Result<(), ProjectError> {
+    for entry in fs::read_dir(path).map_err(ProjectError::io("read", path))? {
+        let name = entry.map_err(ProjectError::io("read", path))?.file_name();
+        let ours = [RECORD, LOCK, METRICS]
+            .iter()
+            .chain(&PARTS)
+            .any(|part| name == *part);
+        if !ours {
+            return Err(ProjectError::NotEmpty {
+                path: path.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn lock(path: &Path) -> Result<File, ProjectError> {
     let lock_path = path.join(LOCK);
     let file = OpenOptions::new()
@@ -297,5 +328,62 @@ impl RunFolder {
                 other => return other,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_run_takes_new_or_empty_folders_only() {
+        let place = tempfile::tempdir().unwrap();
+        let strange = place.path().join("documents");
+        fs::create_dir(&strange).unwrap();
+        fs::write(strange.join("letter.txt"), "dear").unwrap();
+        assert!(matches!(
+            RunFolder::create(&strange),
+            Err(ProjectError::NotEmpty { .. })
+        ));
+        assert_eq!(
+            fs::read_dir(&strange).unwrap().count(),
+            1,
+            "nothing was added"
+        );
+
+        let path = place.path().join("run");
+        let run = RunFolder::create(&path).unwrap();
+        assert!(matches!(
+            RunFolder::create(&path),
+            Err(ProjectError::Locked { .. })
+        ));
+        run.discard();
+        assert!(!path.exists());
+        assert!(matches!(
+            RunFolder::open(&path),
+            Err(ProjectError::NotARun { .. })
+        ));
+    }
+
+    #[test]
+    fn two_runs_of_a_clip_get_names_of_their_own() {
+        let place = tempfile::tempdir().unwrap();
+        let first = RunFolder::create_in(place.path(), "car.mp4".as_ref()).unwrap();
+        let second = RunFolder::create_in(place.path(), "car.mp4".as_ref()).unwrap();
+        assert_eq!(first.path(), place.path().join("car"));
+        assert_eq!(second.path(), place.path().join("car 2"));
+    }
+
+    #[test]
+    fn metrics_are_cut_back_to_whole_steps() {
+        let place = tempfile::tempdir().unwrap();
+        let mut run = RunFolder::create(&place.path().join("run")).unwrap();
+        for step in 0..5 {
+            run.append_metrics(&step).unwrap();
+        }
+        run.keep_metrics(2).unwrap();
+        run.append_metrics(&9).unwrap();
+        let text = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text, "0\n1\n9\n");
     }
 }

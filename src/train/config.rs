@@ -17,7 +17,7 @@ pub struct TransferConfig {
     /// How the model learns the motion
     #[arg(long, value_enum, default_value = "vmc", help_heading = "Training")]
     pub method: Method,
-    /// Training steps
+    /// Training steps; 0 samples with the model as it is
     #[arg(long, default_value_t = 40, help_heading = "Training")]
     pub steps: u32,
     /// Learning rate of AdamW
@@ -344,9 +344,7 @@ impl TransferConfig {
         let at_least_0 = |flag, value: f64| range(flag, value, value >= 0.0, "0 or more");
         let above_0 = |flag, value: f64| range(flag, value, value > 0.0, "above 0");
         let share = |flag, value: f64| range(flag, value, (0.0..=1.0).contains(&value), "0 to 1");
-        let count = |flag, value: f64| range(flag, value, value >= 1.0, "1 or more");
 
-        count("--steps", f64::from(self.steps))?;
         above_0("--learning-rate", self.learning_rate)?;
         at_least_0("--weight-decay", self.weight_decay)?;
         at_least_0("--clip-norm", self.clip_norm)?;
