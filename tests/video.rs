@@ -34,7 +34,11 @@ fn test_frame(i: usize, width: u32, height: u32) -> Frame {
             let middle = (width / 4..width * 3 / 4).contains(&x)
                 && (height / 4..height * 3 / 4).contains(&y);
             let quarter = usize::from(x >= width / 2) + 2 * usize::from(y >= height / 2);
-            let colour = if middle { [grey(i); 3] } else { CORNERS[quarter] };
+            let colour = if middle {
+                [grey(i); 3]
+            } else {
+                CORNERS[quarter]
+            };
             let at = (y * width + x) as usize * 3;
             frame.rgb[at..at + 3].copy_from_slice(&colour);
         }
@@ -70,10 +74,7 @@ fn read(path: &Path) -> Result<Clip, VideoError> {
 #[track_caller]
 fn assert_colour(frame: &Frame, x: u32, y: u32, want: [u8; 3], tolerance: u8) {
     let got = frame.pixel(x, y);
-    let far = got
-        .iter()
-        .zip(want)
-        .any(|(g, w)| g.abs_diff(w) > tolerance);
+    let far = got.iter().zip(want).any(|(g, w)| g.abs_diff(w) > tolerance);
     assert!(!far, "pixel ({x}, {y}) is {got:?}, not {want:?}");
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use ffmpeg_next::codec::{Context as CodecContext, decoder};
+use ffmpeg_next::codec::{self, Context as CodecContext, decoder};
 use ffmpeg_next::color::TransferCharacteristic;
 use ffmpeg_next::format::context::{Input, StreamIo};
 use ffmpeg_next::format::stream::Disposition;
@@ -12,7 +12,7 @@ use ffmpeg_next::packet::side_data::Type as SideData;
 use ffmpeg_next::util::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Dictionary, Error, Packet, Rational, Stream, format, media};
 
-use super::ffi::{Interrupt, allowed_readers, metadata};
+use super::ffi::{Interrupt, allowed_readers, metadata, stated_size};
 use super::input::describe;
 use super::keep::Keep;
 use super::orient::Orientation;
@@ -131,8 +131,15 @@ fn find_track(input: &Input, path: &Path) -> Result<Track, VideoError> {
         duration_secs: own.or(whole),
         frames: u64::try_from(stream.frames()).ok().filter(|&n| n > 0),
         orientation: orientation(input, &stream),
-        codec: stream.parameters().id().name().to_owned(),
+        codec: codec_name(stream.parameters().id()),
     })
+}
+
+fn codec_name(id: codec::Id) -> String {
+    match id {
+        codec::Id::None => "an unknown codec".into(),
+        known => known.name().into(),
+    }
 }
 
 /// The way the film is to be turned: display matrix, or the older `rotate` tag.
@@ -159,6 +166,8 @@ fn open_decoder(
     let stream = input
         .stream(track.index)
         .ok_or_else(|| failed(Error::StreamNotFound))?;
+    let (width, height) = stated_size(&stream.parameters());
+    check_size(width, height, path, limits)?;
     let context = CodecContext::from_parameters(stream.parameters()).map_err(failed)?;
     let unsupported = || VideoError::UnsupportedCodec {
         path: path.into(),
@@ -205,11 +214,11 @@ fn square_size(width: u32, height: u32, pixel_aspect: Rational) -> (u32, u32) {
 /// Looks at a film without decoding it.
 pub(super) fn probe(file: File, head: &[u8], path: &Path) -> Result<ClipInfo, VideoError> {
     let never = || false;
-    // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     #[expect(
         unsafe_code,
         reason = "the closure is lent to FFmpeg for the life of the input"
     )]
+    // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     let interrupt = unsafe { Interrupt::new(&never) };
     let input = open_container(file, head, path, interrupt)?;
     let track = find_track(&input, path)?;
@@ -232,11 +241,11 @@ pub(super) fn probe(file: File, head: &[u8], path: &Path) -> Result<ClipInfo, Vi
 /// The text a film carries under `comment`.
 pub(super) fn comment(file: File, head: &[u8], path: &Path) -> Result<Option<String>, VideoError> {
     let never = || false;
-    // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     #[expect(
         unsafe_code,
         reason = "the closure is lent to FFmpeg for the life of the input"
     )]
+    // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     let interrupt = unsafe { Interrupt::new(&never) };
     let input = open_container(file, head, path, interrupt)?;
     Ok(metadata(&input, None, "comment"))
@@ -250,11 +259,11 @@ pub(super) fn load(
     limits: &Limits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<Clip, VideoError> {
-    // SAFETY: `input` is dropped at the end of this function, before the caller's closure goes away.
     #[expect(
         unsafe_code,
         reason = "the closure is lent to FFmpeg for the life of the input"
     )]
+    // SAFETY: `input` is dropped at the end of this function, before the caller's closure goes away.
     let interrupt = unsafe { Interrupt::new(cancel) };
     let mut input = open_container(file, head, path, interrupt)?;
     let track = find_track(&input, path)?;

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -201,12 +202,14 @@ pub fn export(
 ) -> Result<ExportReport, VideoError> {
     super::init();
     let job = plan(clip, path, options)?;
-    if !options.overwrite && exists(path) {
+    // A folder never takes the place of a file, nor a file that of a folder.
+    let other_sort = path.is_dir() != (format == ExportFormat::Png);
+    if exists(path) && (!options.overwrite || other_sort) {
         return Err(VideoError::TargetExists { path: path.into() });
     }
     let mut temporary = Temporary::new(path)?;
     let written = match format {
-        ExportFormat::Png => write_pngs(&job, &temporary.path, progress)?,
+        ExportFormat::Png => write_pngs(&job, &temporary, progress)?,
         ExportFormat::Gif => {
             let file = temporary.create()?;
             gif::write(&job, file, progress)?
@@ -215,7 +218,7 @@ pub fn export(
             write_film(&job, &mut temporary, format, progress)?
         }
     };
-    temporary.become_target(path, options.overwrite)?;
+    temporary.become_target(options.overwrite)?;
     let mut notes = written.notes;
     if job.factor > 1 {
         notes.insert(0, format!("Enlarged {} times for watching.", job.factor));
@@ -317,6 +320,7 @@ fn exists(path: &Path) -> bool {
 /// A file or folder under a temporary name, removed unless it became the target.
 struct Temporary {
     path: PathBuf,
+    target: PathBuf,
     /// Kept to make sure that the bytes are on the disk before the name is.
     file: Option<File>,
     done: bool,
@@ -324,38 +328,48 @@ struct Temporary {
 
 impl Temporary {
     fn new(target: &Path) -> Result<Self, VideoError> {
+        // Two exports of one process, even to one target, must not share a name.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let Some(name) = target.file_name() else {
             return Err(VideoError::UnknownFormat {
                 path: target.into(),
             });
         };
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+            return Err(VideoError::NotFound {
+                path: folder.into(),
+            });
+        }
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".part-{}", std::process::id()));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        hidden.push(format!(".part-{}-{count}", std::process::id()));
         Ok(Self {
             path: target.with_file_name(hidden),
+            target: target.into(),
             file: None,
             done: false,
         })
     }
 
     fn create(&mut self) -> Result<File, VideoError> {
-        let fail = |e| VideoError::from_io("create", &self.path, e);
+        let fail = |e| VideoError::from_io("create", &self.target, e);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .open(&self.path)
             .map_err(fail)?;
         self.file = Some(file.try_clone().map_err(fail)?);
         Ok(file)
     }
 
-    fn become_target(&mut self, target: &Path, overwrite: bool) -> Result<(), VideoError> {
+    fn become_target(&mut self, overwrite: bool) -> Result<(), VideoError> {
+        let target = &self.target;
         if let Some(file) = self.file.take() {
             file.sync_all()
-                .map_err(|e| VideoError::from_io("write", &self.path, e))?;
+                .map_err(|e| VideoError::from_io("write", target, e))?;
         }
         // Asked again, since the encoding took a while.
         if !overwrite && exists(target) {
@@ -398,15 +412,17 @@ fn remove_old_export(folder: &Path) -> Result<(), VideoError> {
     fs::remove_dir_all(folder).map_err(|e| VideoError::from_io("replace", folder, e))
 }
 
-fn write_pngs(job: &Job, folder: &Path, progress: Progress) -> Result<Written, VideoError> {
-    fs::create_dir_all(folder).map_err(|e| VideoError::from_io("create", folder, e))?;
+fn write_pngs(job: &Job, temporary: &Temporary, progress: Progress) -> Result<Written, VideoError> {
+    let folder = &temporary.path;
+    let fail = |e| VideoError::from_io("create", job.path, e);
+    fs::create_dir(folder).map_err(fail)?;
     let total = job.frames.len();
     let digits = total.to_string().len().max(4);
     for index in 0..total {
         report(progress, index, total)?;
         let frame = job.frame(index);
         let path = folder.join(format!("frame-{:0digits$}.png", index + 1));
-        let file = File::create(&path).map_err(|e| VideoError::from_io("create", &path, e))?;
+        let file = File::create(&path).map_err(fail)?;
         let mut writer = BufWriter::new(file);
         PngEncoder::new(&mut writer)
             .write_image(
@@ -420,7 +436,7 @@ fn write_pngs(job: &Job, folder: &Path, progress: Progress) -> Result<Written, V
     }
     if let Some(text) = &job.options.recipe {
         let path = folder.join(FOLDER_RECIPE);
-        fs::write(&path, text).map_err(|e| VideoError::from_io("write", &path, e))?;
+        fs::write(&path, text).map_err(fail)?;
     }
     report(progress, total, total)?;
     Ok(Written {

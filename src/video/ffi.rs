@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::sync::OnceLock;
 
+use ffmpeg_next::codec::Parameters;
 use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::software::scaling;
@@ -113,6 +114,19 @@ pub(super) fn metadata(input: &Input, stream: Option<usize>, key: &str) -> Optio
                 .into_owned(),
         )
     }
+}
+
+/// Width and height that the container states for a stream, in pixels; zeros if it states none.
+pub(super) fn stated_size(parameters: &Parameters) -> (u32, u32) {
+    // SAFETY: the parameters are alive and only two numbers are copied.
+    let (width, height) = unsafe {
+        let parameters = parameters.as_ptr();
+        ((*parameters).width, (*parameters).height)
+    };
+    (
+        width.try_into().unwrap_or(0),
+        height.try_into().unwrap_or(0),
+    )
 }
 
 /// Colour matrices FFmpeg's scaler knows.

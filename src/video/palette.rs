@@ -25,10 +25,11 @@ impl Cell {
     }
 }
 
-/// A palette and, unless it holds every colour exactly, the way into it.
+/// A palette and the way into it.
 pub(super) struct Palette {
+    /// Empty if the clip has so few colours that all are kept.
     colours: Vec<[u8; 3]>,
-    /// Palette index for each cell of the colour cube; empty if the palette is exact.
+    /// Palette index for each cell of the colour cube; empty like the colours.
     lookup: Vec<u8>,
     /// Height of the dither pattern, in levels of a channel.
     dither: i32,
@@ -39,7 +40,7 @@ impl Palette {
     pub(super) fn of(histogram: &HashMap<[u8; 3], u64>) -> Self {
         if histogram.len() <= MAX_COLOURS {
             return Self {
-                colours: histogram.keys().copied().collect(),
+                colours: Vec::new(),
                 lookup: Vec::new(),
                 dither: 0,
             };

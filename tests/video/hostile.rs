@@ -18,7 +18,10 @@ fn error_of(path: &Path) -> VideoError {
     let text = error.to_string();
     let advice = error.advice();
     assert!(!advice.is_empty() && advice.ends_with('.'), "{advice}");
-    assert!(!text.contains("AVERROR") && !text.contains("None") && !text.contains("Err("), "{text}");
+    assert!(
+        !text.contains("AVERROR") && !text.contains("None") && !text.contains("Err("),
+        "{text}"
+    );
     error
 }
 
@@ -32,14 +35,27 @@ fn error_of_bytes(name: &str, bytes: &[u8]) -> VideoError {
 
 #[test]
 fn what_is_not_a_film_is_told_apart() {
-    let error = error_of_bytes("letter.mp4", "Dear Sir, this is no film.\n".repeat(50).as_bytes());
+    let error = error_of_bytes(
+        "letter.mp4",
+        "Dear Sir, this is no film.\n".repeat(50).as_bytes(),
+    );
     assert!(matches!(error, VideoError::NotAFilm { .. }), "{error}");
     assert!(error.to_string().contains("plain text"), "{error}");
     let error = error_of_bytes("empty.mp4", b"");
     assert!(matches!(error, VideoError::Empty { .. }), "{error}");
-    let noise: Vec<u8> = (0u32..20_000).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0u32..20_000)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     let error = error_of_bytes("noise.mkv", &noise);
-    assert!(matches!(error, VideoError::NotAFilm { .. } | VideoError::Decode { .. } | VideoError::NoVideoStream { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            VideoError::NotAFilm { .. }
+                | VideoError::Decode { .. }
+                | VideoError::NoVideoStream { .. }
+        ),
+        "{error}"
+    );
     let error = error_of_bytes("one.mp4", b"x");
     assert!(matches!(error, VideoError::NotAFilm { .. }), "{error}");
     let svg = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><image href='file:///etc/passwd'/></svg>";
@@ -62,7 +78,10 @@ fn addresses_are_not_followed() {
     }
     for name in ["concat:a.mp4|b.mp4", "data:video/mp4;base64,AAAA", "pipe:0"] {
         let error = error_of(Path::new(name));
-        assert!(matches!(error, VideoError::NotFound { .. }), "{name}: {error}");
+        assert!(
+            matches!(error, VideoError::NotFound { .. }),
+            "{name}: {error}"
+        );
     }
     assert!(listener.accept().is_err(), "something connected");
 }
@@ -75,9 +94,15 @@ fn playlists_are_refused_and_not_followed() {
     let url = format!("http://{}/a", listener.local_addr().unwrap());
     let (target, target_text) = in_folder(&folder, "real.mp4");
     write(&test_clip(3, 32, 32, 8.0), &target, &plain()).unwrap();
-    let hls = |uri: &str| format!("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{uri}.ts\n#EXT-X-ENDLIST\n");
+    let hls = |uri: &str| {
+        format!(
+            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{uri}.ts\n#EXT-X-ENDLIST\n"
+        )
+    };
     let mpd = |uri: &str| {
-        format!("<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" profiles=\"urn:mpeg:dash:profile:isoff-on-demand:2011\" type=\"static\"><Period><AdaptationSet mimeType=\"video/mp4\"><Representation id=\"1\" bandwidth=\"1\"><BaseURL>{uri}</BaseURL></Representation></AdaptationSet></Period></MPD>")
+        format!(
+            "<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" profiles=\"urn:mpeg:dash:profile:isoff-on-demand:2011\" type=\"static\"><Period><AdaptationSet mimeType=\"video/mp4\"><Representation id=\"1\" bandwidth=\"1\"><BaseURL>{uri}</BaseURL></Representation></AdaptationSet></Period></MPD>"
+        )
     };
     let known = [
         hls(&url),
@@ -90,11 +115,17 @@ fn playlists_are_refused_and_not_followed() {
     ];
     for (i, text) in known.iter().enumerate() {
         let error = error_of_bytes(&format!("list{i}.mp4"), text.as_bytes());
-        assert!(matches!(error, VideoError::Playlist { .. }), "{text}: {error}");
+        assert!(
+            matches!(error, VideoError::Playlist { .. }),
+            "{text}: {error}"
+        );
     }
     // Hidden from our own look at the first bytes; FFmpeg's readers must not take it either.
     let padding = format!("<?xml version=\"1.0\"?>\n<!--{}-->\n", "x".repeat(6000));
-    for text in [format!("{padding}{}", mpd(&url)), format!("{padding}{}", mpd(&target_text))] {
+    for text in [
+        format!("{padding}{}", mpd(&url)),
+        format!("{padding}{}", mpd(&target_text)),
+    ] {
         let error = error_of_bytes("hidden.mp4", text.as_bytes());
         assert!(matches!(error, VideoError::NotAFilm { .. }), "{error}");
     }
@@ -107,14 +138,46 @@ fn sound_alone_is_no_film() {
     let (wav, wav_text) = in_folder(&folder, "sound.wav");
     ffmpeg(&["-f", "lavfi", "-i", "sine=d=0.5", &wav_text]);
     let error = error_of(&wav);
-    assert!(matches!(error, VideoError::NoVideoStream { has_audio: true, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            VideoError::NoVideoStream {
+                has_audio: true,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().ends_with("only sound"), "{error}");
     // A song with a cover picture is still a song.
     let source = png_source(folder.path(), 1, 32, 32);
     let (song, song_text) = in_folder(&folder, "song.mp3");
-    ffmpeg(&["-i", &wav_text, "-i", &source, "-map", "0", "-map", "1", "-c:v", "png", "-disposition:v:0", "attached_pic", &song_text]);
+    ffmpeg(&[
+        "-i",
+        &wav_text,
+        "-i",
+        &source,
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c:v",
+        "png",
+        "-disposition:v:0",
+        "attached_pic",
+        &song_text,
+    ]);
     let error = error_of(&song);
-    assert!(matches!(error, VideoError::NoVideoStream { has_audio: true, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            VideoError::NoVideoStream {
+                has_audio: true,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -132,7 +195,10 @@ fn a_codec_without_a_decoder_is_named() {
     }
     fs::write(&path, bytes).unwrap();
     let error = read(&path).unwrap_err();
-    assert!(matches!(error, VideoError::UnsupportedCodec { .. }), "{error}");
+    assert!(
+        matches!(error, VideoError::UnsupportedCodec { .. }),
+        "{error}"
+    );
 }
 
 #[cfg(unix)]
@@ -141,12 +207,30 @@ fn pipes_devices_and_locked_folders_are_refused_at_once() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (pipe, pipe_text) = in_folder(&folder, "pipe.mp4");
-    assert!(Command::new("mkfifo").arg(&pipe_text).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe_text)
+            .status()
+            .unwrap()
+            .success()
+    );
     // Opening it would wait for ever.
     let error = error_of(&pipe);
-    assert!(matches!(error, VideoError::NotAFile { kind: "a pipe", .. }), "{error}");
+    assert!(
+        matches!(error, VideoError::NotAFile { kind: "a pipe", .. }),
+        "{error}"
+    );
     let error = error_of(Path::new("/dev/zero"));
-    assert!(matches!(error, VideoError::NotAFile { kind: "a device", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            VideoError::NotAFile {
+                kind: "a device",
+                ..
+            }
+        ),
+        "{error}"
+    );
     let (locked, _) = in_folder(&folder, "locked");
     fs::create_dir(&locked).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
@@ -167,7 +251,12 @@ fn names_that_are_not_utf8_work() {
     use std::os::unix::ffi::OsStrExt;
     let folder = tempfile::tempdir().unwrap();
     let clip = test_clip(4, 64, 48, 8.0);
-    for name in [&b"f\xffilm.mp4"[..], b"f\xffilm.webm", b"f\xffilm.gif", b"f\xffolder"] {
+    for name in [
+        &b"f\xffilm.mp4"[..],
+        b"f\xffilm.webm",
+        b"f\xffilm.gif",
+        b"f\xffolder",
+    ] {
         let path = folder.path().join(OsStr::from_bytes(name));
         let recipe = Some("{\"a\":1}".to_owned());
         write(&clip, &path, &video::ExportOptions { recipe, ..plain() }).unwrap();

@@ -48,11 +48,18 @@ fn every_format_gives_back_frames_and_recipe() {
         assert_eq!((report.frames, report.width, report.height), (7, 64, 48));
         assert!(report.notes.is_empty(), "{name}: {:?}", report.notes);
         if *name == "out" {
-            assert_eq!(report.recipe_in, RecipePlace::File(path.join("recipe.json")));
+            assert_eq!(
+                report.recipe_in,
+                RecipePlace::File(path.join("recipe.json"))
+            );
         } else {
             assert_eq!(report.recipe_in, RecipePlace::Metadata);
         }
-        assert_eq!(read_recipe(&path).unwrap().as_deref(), Some(RECIPE), "{name}");
+        assert_eq!(
+            read_recipe(&path).unwrap().as_deref(),
+            Some(RECIPE),
+            "{name}"
+        );
         let back = read(&path).unwrap();
         assert_eq!(back.frames.len(), 7, "{name}");
         assert!((back.fps - 8.0).abs() < 0.1, "{name}: {}", back.fps);
@@ -88,15 +95,28 @@ fn recipes_have_a_size_and_a_form() {
     assert_eq!(largest.len(), MAX_RECIPE_BYTES);
     for name in endings() {
         let (path, _) = in_folder(&folder, name);
-        let recipe = |text: &str| ExportOptions { recipe: Some(text.into()), ..plain() };
+        let recipe = |text: &str| ExportOptions {
+            recipe: Some(text.into()),
+            ..plain()
+        };
         write(&clip, &path, &recipe(&largest)).unwrap();
-        assert_eq!(read_recipe(&path).unwrap().as_deref(), Some(largest.as_str()), "{name}");
+        assert_eq!(
+            read_recipe(&path).unwrap().as_deref(),
+            Some(largest.as_str()),
+            "{name}"
+        );
         let other = path.with_file_name(format!("other-{name}"));
         let error = write(&clip, &other, &recipe(&format!("{largest} "))).unwrap_err();
-        assert!(matches!(error, VideoError::RecipeTooLarge { .. }), "{error}");
+        assert!(
+            matches!(error, VideoError::RecipeTooLarge { .. }),
+            "{error}"
+        );
         for text in ["", "a comment", "[1]", "{\"a\":1}\0"] {
             let error = write(&clip, &other, &recipe(text)).unwrap_err();
-            assert!(matches!(error, VideoError::BadSetting { .. }), "{text:?}: {error}");
+            assert!(
+                matches!(error, VideoError::BadSetting { .. }),
+                "{text:?}: {error}"
+            );
         }
         assert!(!other.exists());
     }
@@ -105,9 +125,16 @@ fn recipes_have_a_size_and_a_form() {
 #[test]
 fn a_recipe_file_beyond_the_limit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("recipe.json"), vec![b' '; MAX_RECIPE_BYTES * 2]).unwrap();
+    fs::write(
+        folder.path().join("recipe.json"),
+        vec![b' '; MAX_RECIPE_BYTES * 2],
+    )
+    .unwrap();
     let error = read_recipe(folder.path()).unwrap_err();
-    assert!(matches!(error, VideoError::RecipeTooLarge { .. }), "{error}");
+    assert!(
+        matches!(error, VideoError::RecipeTooLarge { .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -120,15 +147,32 @@ fn nothing_is_overwritten_unasked() {
         let error = write(&clip, &path, &plain()).unwrap_err();
         assert!(matches!(error, VideoError::TargetExists { .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
-        write(&clip, &path, &ExportOptions { overwrite: true, ..plain() }).unwrap();
+        write(
+            &clip,
+            &path,
+            &ExportOptions {
+                overwrite: true,
+                ..plain()
+            },
+        )
+        .unwrap();
         assert_eq!(read(&path).unwrap().frames.len(), 2);
     }
     let (frames, _) = in_folder(&folder, "frames");
-    let replace = ExportOptions { overwrite: true, ..with_recipe() };
+    let replace = ExportOptions {
+        overwrite: true,
+        ..with_recipe()
+    };
     write(&test_clip(5, 32, 32, 8.0), &frames, &replace).unwrap();
-    assert!(matches!(write(&clip, &frames, &plain()), Err(VideoError::TargetExists { .. })));
+    assert!(matches!(
+        write(&clip, &frames, &plain()),
+        Err(VideoError::TargetExists { .. })
+    ));
     write(&clip, &frames, &replace).unwrap();
-    assert_eq!(listing(&frames), ["frame-0001.png", "frame-0002.png", "recipe.json"]);
+    assert_eq!(
+        listing(&frames),
+        ["frame-0001.png", "frame-0002.png", "recipe.json"]
+    );
     // A folder with anything else in it is never touched.
     fs::write(frames.join("thesis.txt"), "mine").unwrap();
     let error = write(&clip, &frames, &replace).unwrap_err();
@@ -150,7 +194,11 @@ fn a_cancelled_export_leaves_nothing() {
             &plain(),
             &mut |done, total| {
                 seen.push((done, total));
-                if done == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if done == 3 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             },
         );
         assert!(matches!(result, Err(VideoError::Cancelled)), "{name}");
@@ -202,9 +250,17 @@ fn a_gif_of_many_colours_shares_one_palette() {
     let clip = Clip::from_frames((0..4).map(ramp).collect(), 10.0, "ramp");
     write(&clip, &path, &plain()).unwrap();
     let back = read(&path).unwrap();
-    let colours: HashSet<[u8; 3]> = back.frames.iter().flat_map(|f| f.rgb.as_chunks::<3>().0.to_vec()).collect();
+    let colours: HashSet<[u8; 3]> = back
+        .frames
+        .iter()
+        .flat_map(|f| f.rgb.as_chunks::<3>().0.to_vec())
+        .collect();
     assert!(colours.len() <= 256, "{}", colours.len());
-    let pairs = clip.frames.iter().flat_map(|f| &f.rgb).zip(back.frames.iter().flat_map(|f| &f.rgb));
+    let pairs = clip
+        .frames
+        .iter()
+        .flat_map(|f| &f.rgb)
+        .zip(back.frames.iter().flat_map(|f| &f.rgb));
     let squares: f64 = pairs.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
     let rms = (squares / (4.0 * 64.0 * 64.0 * 3.0)).sqrt();
     // 16384 colours in a box of 256 x 256 x 120 shared by 256 cells: cells of about 31 levels a side, 31 / sqrt(12) = 9
@@ -218,7 +274,10 @@ fn names_that_say_no_format_are_refused() {
         let error = ExportFormat::from_path(Path::new(name)).unwrap_err();
         assert!(matches!(error, VideoError::UnknownFormat { .. }), "{name}");
     }
-    assert_eq!(ExportFormat::from_path(Path::new("A.MP4")).unwrap(), ExportFormat::Mp4);
+    assert_eq!(
+        ExportFormat::from_path(Path::new("A.MP4")).unwrap(),
+        ExportFormat::Mp4
+    );
 }
 
 #[test]
@@ -230,11 +289,20 @@ fn clips_and_rates_that_cannot_be_written_are_named() {
     for name in endings() {
         let (path, _) = in_folder(&folder, name);
         for bad in [&Clip::default(), &broken] {
-            assert!(matches!(write(bad, &path, &plain()), Err(VideoError::BadClip { .. })));
+            assert!(matches!(
+                write(bad, &path, &plain()),
+                Err(VideoError::BadClip { .. })
+            ));
         }
         for fps in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
-            let options = ExportOptions { fps: Some(fps), ..plain() };
-            assert!(matches!(write(&clip, &path, &options), Err(VideoError::BadSetting { .. })));
+            let options = ExportOptions {
+                fps: Some(fps),
+                ..plain()
+            };
+            assert!(matches!(
+                write(&clip, &path, &options),
+                Err(VideoError::BadSetting { .. })
+            ));
         }
     }
     let nowhere = folder.path().join("no/such/folder/out.gif");
@@ -263,7 +331,10 @@ fn odd_sizes_are_padded() {
 fn without_h264_the_film_becomes_mpeg4_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let clip = test_clip(4, 64, 48, 8.0);
-    let with = |encoder: &str| ExportOptions { encoder: Some(encoder.into()), ..with_recipe() };
+    let with = |encoder: &str| ExportOptions {
+        encoder: Some(encoder.into()),
+        ..with_recipe()
+    };
     let (path, _) = in_folder(&folder, "old.mp4");
     let report = write(&clip, &path, &with("mpeg4")).unwrap();
     assert_eq!(report.encoder, "mpeg4");
@@ -274,7 +345,11 @@ fn without_h264_the_film_becomes_mpeg4_and_says_so() {
     let (path, _) = in_folder(&folder, "other.mp4");
     let report = write(&clip, &path, &with("no_such_encoder")).unwrap();
     assert_ne!(report.encoder, "no_such_encoder");
-    assert!(report.notes[0].contains("no_such_encoder"), "{:?}", report.notes);
+    assert!(
+        report.notes[0].contains("no_such_encoder"),
+        "{:?}",
+        report.notes
+    );
 }
 
 #[cfg(feature = "video")]
@@ -283,10 +358,19 @@ fn other_programs_see_the_recipe_and_the_rate() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["seen.mp4", "seen.webm", "seen.gif"] {
         let (path, text) = in_folder(&folder, name);
-        let options = ExportOptions { fps: Some(12.5), ..with_recipe() };
+        let options = ExportOptions {
+            fps: Some(12.5),
+            ..with_recipe()
+        };
         write(&test_clip(5, 32, 32, 8.0), &path, &options).unwrap();
         let output = std::process::Command::new("ffprobe")
-            .args(["-v", "error", "-count_frames", "-show_entries", "format_tags:stream=nb_read_frames,avg_frame_rate"])
+            .args([
+                "-v",
+                "error",
+                "-count_frames",
+                "-show_entries",
+                "format_tags:stream=nb_read_frames,avg_frame_rate",
+            ])
             .arg(text)
             .output()
             .expect("the ffprobe program is missing; run ./x setup");
@@ -295,7 +379,11 @@ fn other_programs_see_the_recipe_and_the_rate() {
         assert!(said.contains("avg_frame_rate=25/2"), "{name}: {said}");
         if name != "seen.gif" {
             // FFmpeg's GIF reader looks for a comment at the front only.
-            assert!(said.to_lowercase().contains(&format!("tag:comment={}", RECIPE.to_lowercase())), "{name}: {said}");
+            assert!(
+                said.to_lowercase()
+                    .contains(&format!("tag:comment={}", RECIPE.to_lowercase())),
+                "{name}: {said}"
+            );
         }
     }
 }
@@ -312,10 +400,27 @@ fn a_strangers_comment_is_no_recipe() {
     let huge = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_RECIPE_BYTES));
     let metadata = folder.path().join("huge.txt");
     fs::write(&metadata, format!(";FFMETADATA1\ncomment={huge}\n")).unwrap();
-    super::ffmpeg(&["-i", &source, "-i", metadata.to_str().unwrap(), "-map_metadata", "1", &text]);
-    assert!(matches!(read_recipe(&path), Err(VideoError::RecipeTooLarge { .. })));
+    super::ffmpeg(&[
+        "-i",
+        &source,
+        "-i",
+        metadata.to_str().unwrap(),
+        "-map_metadata",
+        "1",
+        &text,
+    ]);
+    assert!(matches!(
+        read_recipe(&path),
+        Err(VideoError::RecipeTooLarge { .. })
+    ));
     // One that is not UTF-8.
-    super::ffmpeg(&["-i", &source, "-metadata", "comment={\"a\":\"MARKER\"}", &text]);
+    super::ffmpeg(&[
+        "-i",
+        &source,
+        "-metadata",
+        "comment={\"a\":\"MARKER\"}",
+        &text,
+    ]);
     let mut bytes = fs::read(&path).unwrap();
     let at = bytes.windows(6).position(|w| w == b"MARKER").unwrap();
     bytes[at..at + 2].copy_from_slice(&[0xFF, 0xFE]);
