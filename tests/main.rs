@@ -11,5 +11,4 @@ mod nn;
 mod parity;
 mod schedulers;
 mod spectral;
-#[cfg(feature = "video")]
 mod video;

@@ -1,1 +1,158 @@
-//! (being built)
+//! Our networks, loops and losses against PyTorch and diffusers.
+//!
+//! Every folder and `*.safetensors` file in `tests/golden`, and in the folder named by the environment variable
+//! `SPECTRAL_MOTION_GOLDEN`, is *checked*, *known but not built yet* (one list below), or *unknown*, which fails.
+
+mod networks;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+type Tensors = HashMap<String, Tensor>;
+
+/// Golden files of methods and networks that this program does not have yet.
+const NOT_BUILT_YET: &[&str] = &[
+    "train-motion_director.safetensors",
+    "tune-a-video.safetensors",
+    "control-video.safetensors",
+    "show1-base.safetensors",
+    "show1-interp.safetensors",
+    "show1-sr1.safetensors",
+];
+
+/// A figure that must stay below its limit.
+struct Figure {
+    name: String,
+    error: f64,
+    limit: f64,
+}
+
+/// What the goldens in one or more folders gave.
+#[derive(Default)]
+struct Findings {
+    figures: Vec<Figure>,
+    checked: Vec<String>,
+    not_built: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Findings {
+    /// Compares by the norm of the difference over the norm of what is expected.
+    fn compare(&mut self, name: String, ours: &Tensor, expected: &Tensor, limit: f64) {
+        assert_eq!(ours.dims(), expected.dims(), "{name}");
+        let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+        let norm = |x: &Tensor| {
+            x.sqr()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f64>()
+                .unwrap()
+                .sqrt()
+        };
+        let error = norm(&(wide(ours) - wide(expected)).unwrap()) / norm(&wide(expected));
+        self.figures.push(Figure { name, error, limit });
+    }
+}
+
+fn load(path: &Path) -> Tensors {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// Looks at everything directly inside `root`.
+fn visit(root: &Path, findings: &mut Findings) {
+    for path in entries(root) {
+        let name = file_name(&path);
+        if path.is_dir() {
+            visit_model(&path, &name, findings);
+        } else if name.ends_with(".safetensors") {
+            if NOT_BUILT_YET.contains(&name.as_str()) {
+                findings.not_built.push(name);
+            } else {
+                findings.unknown.push(name);
+            }
+        }
+    }
+}
+
+/// Looks at a folder of one model: `model/`, `golden.safetensors` and training traces.
+fn visit_model(folder: &Path, name: &str, findings: &mut Findings) {
+    let model = folder.join("model");
+    if model.join("controlnet").is_dir() {
+        findings.not_built.push(format!("{name} (an image model)"));
+        return;
+    }
+    for path in entries(folder) {
+        let file = file_name(&path);
+        let label = format!("{name}/{file}");
+        match file.as_str() {
+            "model" => {}
+            "golden.safetensors" => {
+                networks::check(name, &model, &load(&path), findings);
+                findings.checked.push(label);
+            }
+            _ if NOT_BUILT_YET.contains(&file.as_str()) => findings.not_built.push(label),
+            _ => findings.unknown.push(label),
+        }
+    }
+}
+
+#[test]
+fn parity() {
+    let mut findings = Findings::default();
+    visit(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
+        &mut findings,
+    );
+    if let Some(folder) = std::env::var_os("SPECTRAL_MOTION_GOLDEN") {
+        visit(Path::new(&folder), &mut findings);
+    }
+    for Figure { name, error, limit } in &findings.figures {
+        println!("{name:<44} {error:9.2e} of {limit:.0e}");
+    }
+    println!(
+        "{} checked: {}",
+        findings.checked.len(),
+        findings.checked.join(", ")
+    );
+    println!(
+        "{} known but not built yet: {}",
+        findings.not_built.len(),
+        findings.not_built.join(", ")
+    );
+    assert!(
+        findings.unknown.is_empty(),
+        "unknown golden files: {:?}",
+        findings.unknown
+    );
+    assert!(!findings.checked.is_empty(), "no golden file was found");
+    // `is_none_or` of the comparison, so that a NaN counts as far off.
+    let off = |f: &&Figure| {
+        f.error
+            .partial_cmp(&f.limit)
+            .is_none_or(|order| order.is_gt())
+    };
+    let far: Vec<String> = findings
+        .figures
+        .iter()
+        .filter(off)
+        .map(|f| format!("{}: {:.2e}", f.name, f.error))
+        .collect();
+    assert!(far.is_empty(), "beyond their limits: {far:?}");
+}

@@ -3,20 +3,34 @@
 use candle_core::{D, Result, Tensor};
 
 use super::composed;
+use super::kernels::elementwise::{Activation, Geglu};
+use super::kernels::{apply1, is_cpu};
 
 /// `x * sigmoid(x)`, any shape.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    composed::gated_by_sigmoid(x, 1.0)
+    if is_cpu(x) {
+        apply1(x, Activation::Silu)
+    } else {
+        composed::gated_by_sigmoid(x, 1.0)
+    }
 }
 
 /// `x * Φ(x)` with the exact normal distribution function (erf), any shape.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+    if is_cpu(x) {
+        apply1(x, Activation::Gelu)
+    } else {
+        composed::gelu(x)
+    }
 }
 
 /// `x * sigmoid(1.702 x)`, any shape (CLIP ViT-L).
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    composed::gated_by_sigmoid(x, 1.702)
+    if is_cpu(x) {
+        apply1(x, Activation::QuickGelu)
+    } else {
+        composed::gated_by_sigmoid(x, 1.702)
+    }
 }
 
 /// `u * gelu(g)` of the halves `(u, g)` of the last axis, in this order.
@@ -30,5 +44,9 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     if !width.is_multiple_of(2) {
         candle_core::bail!("geglu: the last axis of {:?} is odd", x.shape());
     }
-    composed::geglu(x)
+    if is_cpu(x) {
+        apply1(x, Geglu)
+    } else {
+        composed::geglu(x)
+    }
 }

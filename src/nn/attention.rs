@@ -3,6 +3,9 @@
 use candle_core::{Result, Tensor};
 
 use super::composed;
+use super::kernels::attention::AttentionOp;
+use super::kernels::{compute_dtype, is_cpu};
+use super::param::grad_enabled;
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,5 +43,29 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
             "attention: a causal mask needs as many queries as keys, got {tq} and {tk}"
         );
     }
-    composed::attention(q, k, v, heads, mask)
+    if !is_cpu(q) {
+        return composed::attention(q, k, v, heads, mask);
+    }
+    let dtype = compute_dtype(q.dtype());
+    let ready = |x: &Tensor| -> Result<Tensor> {
+        let x = if grad_enabled() {
+            x.clone()
+        } else {
+            x.detach()
+        };
+        x.to_dtype(dtype)?.contiguous()
+    };
+    let (ready_q, ready_k, ready_v) = (ready(q)?, ready(k)?, ready(v)?);
+    let wanted = [ready_q.track_op(), ready_k.track_op(), ready_v.track_op()];
+    ready_q
+        .apply_op3(
+            &ready_k,
+            &ready_v,
+            AttentionOp {
+                heads,
+                mask,
+                wanted,
+            },
+        )?
+        .to_dtype(q.dtype())
 }

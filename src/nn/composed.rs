@@ -135,12 +135,18 @@ pub fn gated_by_sigmoid(x: &Tensor, a: f64) -> Result<Tensor> {
     x * sigmoid
 }
 
+/// `x * Φ(x)`. candle's own form has a gradient with a constant of six digits.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    let cdf = (((x / std::f64::consts::SQRT_2)?.erf()? + 1.0)? * 0.5)?;
+    x * cdf
+}
+
 /// `u * gelu(g)` of the halves `(u, g)` of the last axis.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let u = x.narrow(D::Minus1, 0, half)?;
     let g = x.narrow(D::Minus1, half, half)?.contiguous()?;
-    u * g.gelu_erf()?
+    u * gelu(&g)?
 }
 
 /// Nearest-neighbour resize of `x [n, h, w, c]`.
@@ -159,5 +165,157 @@ fn widened(x: &Tensor) -> Result<Tensor> {
     match x.dtype() {
         DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
         _ => Ok(x.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Kernels against compositions, values and gradients, in f64.
+
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::nn::{self, Conv2d, GroupNorm, LayerNorm, NoiseStream, Padding, Purpose};
+
+    fn random(seed: u64, shape: &[usize]) -> Tensor {
+        NoiseStream::new(seed, Purpose::Noise)
+            .normal(shape, DType::F64, &Device::Cpu)
+            .unwrap()
+    }
+
+    /// Both forms on the same inputs: values and gradients agree up to the order of f64 sums.
+    fn agree(
+        inputs: &[Tensor],
+        ours: impl Fn(&[Tensor]) -> Result<Tensor>,
+        other: impl Fn(&[Tensor]) -> Result<Tensor>,
+    ) {
+        let vars: Vec<Var> = inputs
+            .iter()
+            .map(|x| Var::from_tensor(x).unwrap())
+            .collect();
+        let inputs: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let (a, b) = (ours(&inputs).unwrap(), other(&inputs).unwrap());
+        let weights = random(77, a.dims());
+        let grads = |y: &Tensor| {
+            (y * &weights)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap()
+        };
+        let (da, db) = (grads(&a), grads(&b));
+        let close = |a: &Tensor, b: &Tensor| {
+            let difference = (a - b)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f64>()
+                .unwrap();
+            let size = b
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f64>()
+                .unwrap();
+            assert!(
+                difference <= 1e-12 * size.max(1e-3),
+                "{difference:e} beside {size:e}"
+            );
+        };
+        close(&a, &b);
+        for var in &vars {
+            close(da.get(var).unwrap(), db.get(var).unwrap());
+        }
+    }
+
+    #[test]
+    fn convolutions() {
+        for (stride, padding) in [
+            (1, Padding::same(1)),
+            (
+                2,
+                Padding {
+                    bottom: 1,
+                    right: 1,
+                    ..Padding::default()
+                },
+            ),
+        ] {
+            let config = Conv2dConfig { stride, padding };
+            let (weight, bias) = (random(1, &[5, 3, 3, 3]), random(2, &[5]));
+            let ours = Conv2d::new(&weight, Some(&bias), config).unwrap();
+            let x = random(3, &[2, 7, 12, 3]);
+            agree(
+                &[x],
+                |v| ours.forward(&v[0]),
+                |v| conv2d(&v[0], &weight, Some(&bias), &config),
+            );
+        }
+    }
+
+    #[test]
+    fn norms() {
+        let (weight, bias) = (random(1, &[12]), random(2, &[12]));
+        let group = GroupNorm::new(&weight, &bias, 4, 1e-5).unwrap();
+        let layer = LayerNorm::new(&weight, &bias, 1e-5).unwrap();
+        let x = random(3, &[2, 35, 12]);
+        let composed = |v: &[Tensor]| group_norm(&v[0], &weight, &bias, 4, 1e-5);
+        agree(std::slice::from_ref(&x), |v| group.forward(&v[0]), composed);
+        agree(
+            std::slice::from_ref(&x),
+            |v| group.forward_silu(&v[0]),
+            |v| gated_by_sigmoid(&composed(v)?, 1.0),
+        );
+        agree(
+            &[x],
+            |v| layer.forward(&v[0]),
+            |v| layer_norm(&v[0], &weight, &bias, 1e-5),
+        );
+    }
+
+    #[test]
+    fn attentions() {
+        for (tq, tk, mask) in [
+            (1, 5, Mask::None),
+            (70, 33, Mask::None),
+            (9, 9, Mask::Causal),
+        ] {
+            let inputs = [
+                random(1, &[2, tq, 24]),
+                random(2, &[2, tk, 24]),
+                random(3, &[2, tk, 24]),
+            ];
+            let ours = |v: &[Tensor]| nn::attention(&v[0], &v[1], &v[2], 3, mask);
+            agree(&inputs, ours, |v| attention(&v[0], &v[1], &v[2], 3, mask));
+        }
+    }
+
+    #[test]
+    fn activations_and_resizing() {
+        let x = random(1, &[2, 5, 4, 6]);
+        agree(
+            std::slice::from_ref(&x),
+            |v| nn::silu(&v[0]),
+            |v| gated_by_sigmoid(&v[0], 1.0),
+        );
+        agree(
+            std::slice::from_ref(&x),
+            |v| nn::quick_gelu(&v[0]),
+            |v| gated_by_sigmoid(&v[0], 1.702),
+        );
+        agree(
+            std::slice::from_ref(&x),
+            |v| nn::geglu(&v[0]),
+            |v| geglu(&v[0]),
+        );
+        agree(
+            &[x],
+            |v| nn::upsample_nearest(&v[0], 9, 7),
+            |v| upsample_nearest(&v[0], 9, 7),
+        );
     }
 }

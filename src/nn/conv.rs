@@ -1,15 +1,25 @@
 //! Convolutions, channels last, frozen: they pass a gradient to their input and none to their weights.
 
-use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor};
 
 use super::composed;
+use super::kernels::frozen::{FrozenProduct, Kind};
+use super::kernels::image::Geometry;
+use super::kernels::weight::{Direction, Weight};
+use super::kernels::{apply1, is_cpu};
 
 /// Rows and columns of zeros added around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Padding {
+    /// Rows above.
     pub top: usize,
+    /// Rows below.
     pub bottom: usize,
+    /// Columns to the left.
     pub left: usize,
+    /// Columns to the right.
     pub right: usize,
 }
 
@@ -28,7 +38,9 @@ impl Padding {
 /// Stride and padding of a [`Conv2d`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dConfig {
+    /// Distance between the places of the kernel, in both directions.
     pub stride: usize,
+    /// Zeros around the image.
     pub padding: Padding,
 }
 
@@ -80,9 +92,12 @@ impl Conv2dConfig {
 /// A frozen two-dimensional convolution (cross-correlation, as in every framework).
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: Arc<Weight>,
     bias: Option<Tensor>,
+    bias_numbers: Option<Arc<Vec<f64>>>,
     config: Conv2dConfig,
+    /// `[o, i, kh, kw]`.
+    dims: (usize, usize, usize, usize),
 }
 
 impl Conv2d {
@@ -91,24 +106,74 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit or the stride is 0.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, config: Conv2dConfig) -> Result<Self> {
-        let (out, _, _, _) = weight.dims4()?;
-        check_bias("conv2d", bias, out)?;
+        let dims = weight.dims4()?;
+        check_bias("conv2d", bias, dims.0)?;
         if config.stride == 0 {
             candle_core::bail!("conv2d: the stride is 0");
         }
+        let bias_numbers = bias.map(bias_numbers).transpose()?;
         Ok(Self {
-            weight: weight.detach(),
+            weight: Arc::new(Weight::new(weight)?),
             bias: bias.map(Tensor::detach),
+            bias_numbers,
             config,
+            dims,
         })
     }
 
-    /// Shape: `[n, h, w, i]` to `[n, h', w', o]`, any size.
+    /// Shape: `[n, h, w, i]` to `[n, h', w', o]`, any size; the result has the type of `x`.
     ///
     /// # Errors
     /// When the channels do not fit or the image is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        composed::conv2d(x, &self.weight, self.bias.as_ref(), &self.config)
+        let (n, h, w, c) = x.dims4()?;
+        let (out, inp, kh, kw) = self.dims;
+        if c != inp {
+            candle_core::bail!(
+                "conv2d: input {:?} does not end with the {inp} channels of the layer",
+                x.shape()
+            );
+        }
+        let output = self.config.output_size((h, w), (kh, kw))?;
+        if !is_cpu(x) {
+            let bias = self
+                .bias
+                .as_ref()
+                .map(|bias| bias.to_dtype(x.dtype()))
+                .transpose()?;
+            return composed::conv2d(
+                x,
+                &self.weight.source().to_dtype(x.dtype())?,
+                bias.as_ref(),
+                &self.config,
+            );
+        }
+        let Conv2dConfig { stride, padding } = self.config;
+        let geometry = Geometry {
+            images: n,
+            input: (h, w),
+            output,
+            kernel: (kh, kw),
+            stride,
+            before: (padding.top, padding.left),
+            transposed: false,
+        };
+        // A kernel of one pixel is a linear layer.
+        let kind = if (kh, kw, stride) == (1, 1, 1) && padding == Padding::default() {
+            Kind::Linear
+        } else {
+            Kind::Image(geometry, vec![n, output.0, output.1, out])
+        };
+        let (weight, bias) = (self.weight.clone(), self.bias_numbers.clone());
+        apply1(
+            x,
+            FrozenProduct {
+                weight,
+                bias,
+                kind,
+                direction: Direction::Forward,
+            },
+        )
     }
 }
 
@@ -151,6 +216,11 @@ impl TemporalConv {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.conv.forward(x)
     }
+}
+
+/// A bias as numbers exact for every type the kernels compute in.
+pub(super) fn bias_numbers(bias: &Tensor) -> Result<Arc<Vec<f64>>> {
+    Ok(Arc::new(bias.to_dtype(DType::F64)?.to_vec1()?))
 }
 
 fn check_bias(op: &'static str, bias: Option<&Tensor>, out: usize) -> Result<()> {

@@ -1,15 +1,32 @@
 //! Linear layers.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::composed;
-use super::param::Param;
+use super::kernels::frozen::{FrozenProduct, Kind};
+use super::kernels::trained::TrainedLinear;
+use super::kernels::weight::{Direction, Weight};
+use super::kernels::{apply1, compute_dtype, is_cpu};
+use super::param::{Param, grad_enabled};
 
 /// `y = x Wᵀ + b`. A frozen weight costs no weight gradient.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Param,
     bias: Option<Param>,
+    out: usize,
+    width: usize,
+    /// For a layer with nothing to train.
+    frozen: Option<Frozen>,
+}
+
+/// Weight and bias as the kernels want them.
+#[derive(Clone, Debug)]
+struct Frozen {
+    weight: Arc<Weight>,
+    bias: Option<Arc<Vec<f64>>>,
 }
 
 impl Linear {
@@ -18,7 +35,7 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit.
     pub fn new(weight: Param, bias: Option<Param>) -> Result<Self> {
-        let &[out, _] = weight.dims() else {
+        let &[out, width] = weight.dims() else {
             candle_core::bail!(
                 "linear: the weight must have two axes, got {:?}",
                 weight.dims()
@@ -33,31 +50,97 @@ impl Linear {
                 weight.dims()
             );
         }
-        Ok(Self { weight, bias })
+        let trainable = weight.is_trainable() || bias.as_ref().is_some_and(Param::is_trainable);
+        let frozen = if trainable {
+            None
+        } else {
+            let bias = bias
+                .as_ref()
+                .map(|bias| super::conv::bias_numbers(&bias.tensor()))
+                .transpose()?;
+            Some(Frozen {
+                weight: Arc::new(Weight::new(&weight.tensor())?),
+                bias,
+            })
+        };
+        Ok(Self {
+            weight,
+            bias,
+            out,
+            width,
+            frozen,
+        })
     }
 
-    /// Shape: `[.., i]` to `[.., o]`, any number of leading axes, contiguous or not.
+    /// Shape: `[.., i]` to `[.., o]`, any number of leading axes, contiguous or not. The result has the type of
+    /// `x`; half precision is computed in f32 on the CPU.
     ///
     /// # Errors
     /// When the last axis of `x` is not the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let [out, width] = *self.weight.dims() else {
-            candle_core::bail!("linear: the weight must have two axes");
-        };
-        let Some((&last, leading)) = x.dims().split_last() else {
-            candle_core::bail!("linear: the input is a scalar");
-        };
-        if last != width {
+        if x.dims().last() != Some(&self.width) {
             candle_core::bail!(
-                "linear: input {:?} does not end with the {width} inputs of the layer",
-                x.shape()
+                "linear: input {:?} does not end with the {} inputs of the layer",
+                x.shape(),
+                self.width
             );
         }
-        let rows = x.reshape((leading.iter().product::<usize>(), width))?;
-        let bias = self.bias.as_ref().map(Param::tensor);
-        let y = composed::linear(&rows, &self.weight.tensor(), bias.as_ref())?;
-        let mut shape = leading.to_vec();
-        shape.push(out);
+        if !is_cpu(x) {
+            return self.composed(x);
+        }
+        match &self.frozen {
+            Some(Frozen { weight, bias }) => {
+                let (weight, bias) = (weight.clone(), bias.clone());
+                apply1(
+                    x,
+                    FrozenProduct {
+                        weight,
+                        bias,
+                        kind: Kind::Linear,
+                        direction: Direction::Forward,
+                    },
+                )
+            }
+            None => self.trained(x),
+        }
+    }
+
+    fn trained(&self, x: &Tensor) -> Result<Tensor> {
+        let dtype = compute_dtype(x.dtype());
+        let wide = if grad_enabled() {
+            x.to_dtype(dtype)?
+        } else {
+            x.detach().to_dtype(dtype)?
+        };
+        let weight = self.weight.tensor().to_dtype(dtype)?;
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| bias.tensor().to_dtype(dtype))
+            .transpose()?;
+        let op = TrainedLinear {
+            input_gradient: wide.track_op(),
+            weight_gradient: self.weight.is_trainable(),
+            bias_gradient: self.bias.as_ref().is_some_and(Param::is_trainable),
+        };
+        op.apply(&wide, &weight, bias.as_ref())?.to_dtype(x.dtype())
+    }
+
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let rows = x.reshape(((), self.width))?;
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| bias.tensor().to_dtype(x.dtype()))
+            .transpose()?;
+        let y = composed::linear(
+            &rows,
+            &self.weight.tensor().to_dtype(x.dtype())?,
+            bias.as_ref(),
+        )?;
+        let mut shape = x.dims().to_vec();
+        shape.pop();
+        shape.push(self.out);
         y.reshape(shape)
     }
 

@@ -19,6 +19,7 @@ pub mod param;
 pub mod resize;
 
 mod composed;
+mod kernels;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention};

@@ -1,14 +1,56 @@
 //! Group norm and layer norm. Their scale and shift are frozen.
 
-use candle_core::{Result, Tensor};
+use std::sync::{Arc, OnceLock};
 
+use candle_core::{D, Result, Tensor};
+
+use super::conv::bias_numbers;
+use super::kernels::group_norm::GroupNormOp;
+use super::kernels::layer_norm::LayerNormOp;
+use super::kernels::{apply1, is_cpu};
 use super::{activation, composed};
+
+/// Scale and shift of a norm, on their device and as numbers.
+#[derive(Clone, Debug)]
+struct Affine {
+    weight: Tensor,
+    bias: Tensor,
+    numbers: (Arc<Vec<f64>>, Arc<Vec<f64>>),
+}
+
+impl Affine {
+    fn new(op: &'static str, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        if weight.dims1()? != bias.dims1()? {
+            candle_core::bail!(
+                "{op}: the weight has shape {:?}, the bias {:?}",
+                weight.shape(),
+                bias.shape()
+            );
+        }
+        let numbers = (bias_numbers(weight)?, bias_numbers(bias)?);
+        Ok(Self {
+            weight: weight.detach(),
+            bias: bias.detach(),
+            numbers,
+        })
+    }
+
+    fn check(&self, op: &'static str, x: &Tensor) -> Result<()> {
+        let channels = self.numbers.0.len();
+        if x.rank() < 2 || x.dim(D::Minus1)? != channels {
+            candle_core::bail!(
+                "{op}: input {:?} does not end with the {channels} channels of the layer",
+                x.shape()
+            );
+        }
+        Ok(())
+    }
+}
 
 /// Group norm over channels-last activations, alone or followed by SiLU.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
+    affine: Affine,
     groups: usize,
     eps: f64,
 }
@@ -19,45 +61,70 @@ impl GroupNorm {
     /// # Errors
     /// When the shapes differ or the groups do not divide the channels.
     pub fn new(weight: &Tensor, bias: &Tensor, groups: usize, eps: f64) -> Result<Self> {
-        let channels = weight.dims1()?;
-        if bias.dims1()? != channels || groups == 0 || !channels.is_multiple_of(groups) {
+        let affine = Affine::new("group norm", weight, bias)?;
+        if groups == 0 || !affine.numbers.0.len().is_multiple_of(groups) {
             candle_core::bail!(
-                "group norm: weight {:?}, bias {:?}, {groups} groups",
-                weight.shape(),
-                bias.shape()
+                "group norm: {groups} groups do not divide {} channels",
+                affine.numbers.0.len()
             );
         }
         Ok(Self {
-            weight: weight.detach(),
-            bias: bias.detach(),
+            affine,
             groups,
             eps,
         })
     }
 
-    /// Shape: `[n, s, c]` to the same; statistics over `s` and the channels of a group, for each `n`. Which
-    /// axes are folded into `s` decides whether frames share their statistics.
+    /// Shape: `[n, s, c]`, or `[n, .., c]` with any axes between, to the same; statistics over `s` and the channels
+    /// of a group, for each `n`. Which axes are folded into `n` decides whether frames share their statistics.
     ///
     /// # Errors
     /// When the channels do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        composed::group_norm(x, &self.weight, &self.bias, self.groups, self.eps)
+        self.apply(x, false)
     }
 
-    /// [`GroupNorm::forward`] followed by [`activation::silu`].
+    /// [`GroupNorm::forward`] followed by [`activation::silu`], in one pass.
     ///
     /// # Errors
     /// When the channels do not fit.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        activation::silu(&self.forward(x)?)
+        self.apply(x, true)
+    }
+
+    fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        self.affine.check("group norm", x)?;
+        let Affine {
+            weight,
+            bias,
+            numbers,
+        } = &self.affine;
+        if is_cpu(x) {
+            let (weight, bias) = numbers.clone();
+            let statistics = OnceLock::new();
+            return apply1(
+                x,
+                GroupNormOp {
+                    weight,
+                    bias,
+                    groups: self.groups,
+                    eps: self.eps,
+                    silu,
+                    statistics,
+                },
+            );
+        }
+        let folded = x.flatten(1, x.rank() - 2)?;
+        let y = composed::group_norm(&folded, weight, bias, self.groups, self.eps)?
+            .reshape(x.shape())?;
+        if silu { activation::silu(&y) } else { Ok(y) }
     }
 }
 
 /// Layer norm over the last axis.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+    affine: Affine,
     eps: f64,
 }
 
@@ -67,25 +134,30 @@ impl LayerNorm {
     /// # Errors
     /// When the shapes differ.
     pub fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
-        if weight.dims1()? != bias.dims1()? {
-            candle_core::bail!(
-                "layer norm: weight {:?}, bias {:?}",
-                weight.shape(),
-                bias.shape()
-            );
-        }
         Ok(Self {
-            weight: weight.detach(),
-            bias: bias.detach(),
+            affine: Affine::new("layer norm", weight, bias)?,
             eps,
         })
     }
 
-    /// Shape: `[.., c]` to the same.
+    /// Shape: `[.., c]`, two axes or more, to the same.
     ///
     /// # Errors
     /// When the channels do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        composed::layer_norm(x, &self.weight, &self.bias, self.eps)
+        self.affine.check("layer norm", x)?;
+        if is_cpu(x) {
+            let (weight, bias) = self.affine.numbers.clone();
+            apply1(
+                x,
+                LayerNormOp {
+                    weight,
+                    bias,
+                    eps: self.eps,
+                },
+            )
+        } else {
+            composed::layer_norm(x, &self.affine.weight, &self.affine.bias, self.eps)
+        }
     }
 }

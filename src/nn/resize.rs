@@ -3,6 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::composed;
+use super::kernels::resize::Nearest;
+use super::kernels::{apply1, is_cpu};
 
 /// Resizes to any larger or smaller size by repeating or skipping positions: row `i` comes from row
 /// `floor(i * h / h2)`. The gradient of a position is the sum over its copies.
@@ -10,7 +12,25 @@ use super::composed;
 /// Shape: `[n, h, w, c]` to `[n, h2, w2, c]`.
 ///
 /// # Errors
-/// When the input does not have four axes.
+/// When the input does not have four axes or a side is 0.
 pub fn upsample_nearest(x: &Tensor, h2: usize, w2: usize) -> Result<Tensor> {
-    composed::upsample_nearest(x, h2, w2)
+    let (_, h, w, channels) = x.dims4()?;
+    if h == 0 || w == 0 || h2 == 0 || w2 == 0 {
+        candle_core::bail!(
+            "upsample_nearest: cannot resize {:?} to {h2} by {w2}",
+            x.shape()
+        );
+    }
+    if is_cpu(x) {
+        apply1(
+            x,
+            Nearest {
+                from: (h, w),
+                to: (h2, w2),
+                channels,
+            },
+        )
+    } else {
+        composed::upsample_nearest(x, h2, w2)
+    }
 }

@@ -1,0 +1,112 @@
+//! Times single operations, forward and backward to the input: one JSON line each, `ms` the median and `best_ms`
+//! the fastest of the runs. Names and sizes are those of the PyTorch reference, so that lines can be compared.
+//!
+//! `cargo bench --bench ops [-- NAME_PART [RUNS]]`; threads as RAYON_NUM_THREADS says.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use spectral_motion::nn::{
+    self, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Mask, NoiseStream, Param, Purpose,
+    TemporalConv,
+};
+
+struct Bench {
+    filter: String,
+    runs: usize,
+}
+
+impl Bench {
+    fn line(&self, name: &str, mut f: impl FnMut() -> Result<()>) -> Result<()> {
+        if !name.contains(&self.filter) {
+            return Ok(());
+        }
+        for _ in 0..2 {
+            f()?;
+        }
+        let mut times = Vec::new();
+        for _ in 0..self.runs {
+            let start = Instant::now();
+            f()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        let line =
+            serde_json::json!({ "name": name, "ms": times[times.len() / 2], "best_ms": times[0] });
+        println!("{line}");
+        Ok(())
+    }
+
+    /// `f` without gradients, then with the gradient of every input.
+    fn both(
+        &self,
+        name: &str,
+        inputs: &[Tensor],
+        f: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
+    ) -> Result<()> {
+        self.line(&format!("{name} fwd"), || {
+            Ok(nn::no_grad(|| f(inputs)).map(drop)?)
+        })?;
+        let vars = inputs
+            .iter()
+            .map(Var::from_tensor)
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let leaves: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        self.line(&format!("{name} fwd+bwd"), || {
+            Ok(f(&leaves)?.backward().map(drop)?)
+        })
+    }
+}
+
+fn main() -> Result<()> {
+    // cargo passes `--bench`.
+    let mut args = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"));
+    let filter = args.next().unwrap_or_default();
+    let runs = args.next().map_or(Ok(5), |runs| runs.parse())?;
+    let bench = Bench { filter, runs };
+    let mut stream = NoiseStream::new(0, Purpose::Noise);
+    let mut random = |shape: &[usize]| stream.normal(shape, DType::F32, &Device::Cpu);
+    let matrix = Linear::new(Param::frozen(random(&[1024, 1024])?), None)?;
+    let m = random(&[1024, 1024])?;
+    bench.line("matmul 1024^3", || Ok(matrix.forward(&m).map(drop)?))?;
+    for (b, c, s) in [(16, 64, 32), (16, 128, 16), (16, 320, 32)] {
+        let image = random(&[b, s, s, c])?;
+        let conv = Conv2d::new(&random(&[c, c, 3, 3])?, None, Conv2dConfig::padded(1))?;
+        bench.both(&format!("conv3x3 {b}x{c}x{s}x{s}"), &[image], |x| {
+            conv.forward(&x[0])
+        })?;
+        let clip = random(&[1, b, s * s, c])?;
+        let temporal = TemporalConv::new(&random(&[c, c, 3, 1, 1])?, None)?;
+        bench.both(&format!("temporal conv3 {}x{c}x{b}", s * s), &[clip], |x| {
+            temporal.forward(&x[0])
+        })?;
+        let norm = GroupNorm::new(&random(&[c])?, &random(&[c])?, 32, 1e-5)?;
+        let rows = random(&[b, s * s, c])?;
+        bench.both(
+            &format!("group norm + silu {b}x{c}x{s}x{s}"),
+            &[rows],
+            |x| norm.forward_silu(&x[0]),
+        )?;
+    }
+    for (b, heads, n, d) in [(16, 4, 1024, 16), (16, 5, 1024, 64), (1024, 5, 16, 64)] {
+        let operands = [
+            random(&[b, n, heads * d])?,
+            random(&[b, n, heads * d])?,
+            random(&[b, n, heads * d])?,
+        ];
+        let name = format!("attention {b}x{heads}x{n}x{d}");
+        bench.both(&name, &operands, |x| {
+            nn::attention(&x[0], &x[1], &x[2], heads, Mask::None)
+        })?;
+    }
+    let norm = LayerNorm::new(&random(&[320])?, &random(&[320])?, 1e-5)?;
+    bench.both("layer norm 16384x320", &[random(&[16384, 320])?], |x| {
+        norm.forward(&x[0])
+    })?;
+    bench.both("geglu 16384x2560", &[random(&[16384, 2560])?], |x| {
+        nn::geglu(&x[0])
+    })
+}

@@ -1,0 +1,132 @@
+//! What can go wrong with a model's files.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::schedulers::SchedulerError;
+
+/// Why a model could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The folder is not laid out as diffusers does it.
+    #[error("{} is not a model folder: {} missing", path.display(), enumerate(missing))]
+    NotAModelFolder {
+        /// The folder that was opened.
+        path: PathBuf,
+        /// Files and folders that should be in it.
+        missing: Vec<String>,
+    },
+    /// A configuration file that cannot be understood.
+    #[error("{file} could not be understood: {why}")]
+    Config {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Weights that do not fit the network their configuration describes.
+    #[error("{0}")]
+    Keys(Box<KeyReport>),
+    /// A valid model this program cannot run.
+    #[error("this model needs {what}, which is not supported")]
+    Unsupported {
+        /// What it needs.
+        what: String,
+    },
+    /// A file could not be read.
+    #[error("{} could not be read: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A weight file that is damaged or not a safetensors file.
+    #[error("the weight file {file} is damaged or not a safetensors file: {why}")]
+    Weights {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The scheduler's configuration.
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    /// A tensor operation failed, for example for lack of memory.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A weight whose shape is not the one its network needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongShape {
+    /// Full name of the weight.
+    pub name: String,
+    /// Shape the configuration asks for.
+    pub expected: Vec<usize>,
+    /// Shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// Every difference between the weights a network asked for and those its files hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyReport {
+    /// Where the weights came from.
+    pub files: String,
+    /// Asked for and not there.
+    pub missing: Vec<String>,
+    /// There and not asked for.
+    pub unexpected: Vec<String>,
+    /// There with another shape.
+    pub wrong_shape: Vec<WrongShape>,
+}
+
+impl KeyReport {
+    /// Whether everything fits.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
+    }
+}
+
+impl fmt::Display for KeyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return write!(f, "the weights in {} fit the configuration", self.files);
+        }
+        write!(
+            f,
+            "the weights in {} do not fit the configuration beside them",
+            self.files
+        )?;
+        let shapes: Vec<String> = self
+            .wrong_shape
+            .iter()
+            .map(|w| format!("{} is {:?} instead of {:?}", w.name, w.found, w.expected))
+            .collect();
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("wrong shape", &shapes),
+        ] {
+            if !names.is_empty() {
+                write!(f, "; {} {what}: {}", names.len(), enumerate(names))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first few names, and how many more there are.
+fn enumerate(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = names
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! Where a model's files are: in a folder, or inside the program.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::error::ModelError;
+
+/// The largest configuration or vocabulary that is read into memory; real ones are below 4 MiB.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// The files of one model, named by their path inside its folder with `/` between the parts.
+#[derive(Clone, Debug)]
+pub enum FileSource {
+    /// A folder on disk.
+    Dir(PathBuf),
+    /// Files compiled into the program, as pairs of path and content.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl FileSource {
+    /// Whether the file exists.
+    pub fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Dir(dir) => dir.join(path).is_file(),
+            Self::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+        }
+    }
+
+    /// Where the file is, for messages.
+    pub fn locate(&self, path: &str) -> PathBuf {
+        match self {
+            Self::Dir(dir) => dir.join(path),
+            Self::Embedded(_) => Path::new("built-in model").join(path),
+        }
+    }
+
+    /// Names of the files directly inside `folder`, sorted. Names that are not Unicode are left out.
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Self::Dir(dir) => std::fs::read_dir(dir.join(folder))
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .collect(),
+            Self::Embedded(files) => files
+                .iter()
+                .filter_map(|(name, _)| name.strip_prefix(folder)?.strip_prefix('/'))
+                .map(str::to_owned)
+                .collect(),
+        };
+        names.sort();
+        names
+    }
+
+    /// The text of a small file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is larger than any configuration, or is not UTF-8.
+    pub fn text(&self, path: &str) -> Result<String, ModelError> {
+        let bytes = match self {
+            Self::Dir(_) => self.read_small(path)?,
+            Self::Embedded(_) => self.bytes(path)?.to_vec(),
+        };
+        String::from_utf8(bytes).map_err(|_| self.config_error(path, "it is not UTF-8 text"))
+    }
+
+    /// The content of a file of any size, without copying it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or mapped.
+    pub(super) fn bytes(&self, path: &str) -> Result<FileBytes, ModelError> {
+        match self {
+            Self::Dir(_) => FileBytes::map(&self.locate(path)),
+            Self::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
+                Some((_, bytes)) => Ok(FileBytes::Embedded(bytes)),
+                None => Err(unreadable(&self.locate(path))(
+                    std::io::ErrorKind::NotFound.into(),
+                )),
+            },
+        }
+    }
+
+    /// A [`ModelError::Config`] about this file.
+    pub(super) fn config_error(&self, path: &str, why: impl ToString) -> ModelError {
+        ModelError::Config {
+            file: self.locate(path).display().to_string(),
+            why: why.to_string(),
+        }
+    }
+
+    fn read_small(&self, path: &str) -> Result<Vec<u8>, ModelError> {
+        let place = self.locate(path);
+        let mut bytes = Vec::new();
+        // One byte more than allowed tells a file that is too large from one that just fits.
+        File::open(&place)
+            .and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(unreadable(&place))?;
+        if bytes.len() as u64 > MAX_TEXT_BYTES {
+            return Err(self.config_error(path, "it is larger than 64 MiB"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The content of a file.
+#[derive(Debug)]
+pub(super) enum FileBytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl FileBytes {
+    /// Maps a file into memory.
+    #[expect(
+        unsafe_code,
+        reason = "a read-only map of weights that are larger than what should be copied"
+    )]
+    pub fn map(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(unreadable(path))?;
+        // SAFETY: the map is read-only and lives only while weights are copied out of it. Another program that shortens
+        // the file meanwhile can end this one; model files are replaced, not edited in place.
+        let map = unsafe { Mmap::map(&file) };
+        map.map(Self::Mapped).map_err(unreadable(path))
+    }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError {
+    let path = path.to_owned();
+    |source| ModelError::Io { path, source }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}

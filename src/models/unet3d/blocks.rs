@@ -1,0 +1,308 @@
+//! The levels of the UNet: a residual layer, a temporal convolution and, where there are transformers, attention
+//! over space and over time, in this order. Source: spec section 2.
+
+use candle_core::{Result, Tensor};
+
+use super::super::error::ModelError;
+use super::super::resnet::{DownPadding, Downsample2D, ResnetBlock2D, ResnetConfig, Upsample2D};
+use super::super::weights::Weights;
+use super::attention::{Transformer2DModel, TransformerTemporalModel};
+use super::config::{BlockKind, UNet3DConfig};
+use crate::nn::{GroupNorm, TemporalConv};
+
+type Built<T> = std::result::Result<T, ModelError>;
+
+/// Epsilon of the norms in [`TemporalConvLayer`], whatever the configuration says (spec 1.4).
+const TEMPORAL_NORM_EPS: f64 = 1e-5;
+
+/// What every layer of one forward pass sees.
+pub struct Context<'a> {
+    /// Frames of a clip.
+    pub frames: usize,
+    /// Activated time embedding, `[b, d]`.
+    pub time: &'a Tensor,
+    /// Text embedding, `[b, n, d]`.
+    pub text: &'a Tensor,
+    /// Whether temporal layers run.
+    pub temporal: bool,
+}
+
+/// Four norms and convolutions over the frames, added to their input. Source: spec 1.4.
+///
+/// The dropout between them (0.1 in training mode) is left out: training here runs the network in evaluation mode, as
+/// its golden traces do, so that a step can be repeated.
+#[derive(Debug)]
+struct TemporalConvLayer {
+    stages: Vec<(GroupNorm, TemporalConv)>,
+}
+
+impl TemporalConvLayer {
+    fn new(weights: &Weights, channels: usize, groups: usize) -> Built<Self> {
+        // PyTorch numbers the modules of a stage; the dropout of the later ones moves the convolution by one.
+        let stages =
+            [("conv1", 2), ("conv2", 3), ("conv3", 3), ("conv4", 3)].map(|(stage, conv)| {
+                let at = weights.pp(stage);
+                let norm = at.group_norm("0", channels, groups, TEMPORAL_NORM_EPS)?;
+                Ok((norm, at.temporal_conv(&conv.to_string(), channels)?))
+            });
+        Ok(Self {
+            stages: stages.into_iter().collect::<Built<_>>()?,
+        })
+    }
+
+    /// Shape: `x [b * f, h, w, c]`; returns the same.
+    fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
+        let (n, h, w, c) = x.dims4()?;
+        let (clips, s) = (n / frames, h * w);
+        let mut hidden = x.reshape((clips, frames * s, c))?;
+        for (norm, conv) in &self.stages {
+            let normed = norm.forward_silu(&hidden)?.reshape((clips, frames, s, c))?;
+            hidden = conv.forward(&normed)?.reshape((clips, frames * s, c))?;
+        }
+        x + hidden.reshape((n, h, w, c))?
+    }
+}
+
+/// One layer of a level.
+#[derive(Debug)]
+struct Layer {
+    resnet: ResnetBlock2D,
+    temp_conv: TemporalConvLayer,
+    attention: Option<AttentionPair>,
+}
+
+impl Layer {
+    fn new(
+        weights: &Weights,
+        k: usize,
+        (i, o): (usize, usize),
+        kind: BlockKind,
+        config: &UNet3DConfig,
+    ) -> Built<Self> {
+        Ok(Self {
+            resnet: resnet(weights, k, (i, o), 1.0, config)?,
+            temp_conv: TemporalConvLayer::new(
+                &weights.pp("temp_convs").pp(k),
+                o,
+                config.norm_groups,
+            )?,
+            attention: match kind {
+                BlockKind::CrossAttention => Some(AttentionPair::new(weights, k, o, config)?),
+                BlockKind::Plain => None,
+            },
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
+        let mut x = self.resnet.forward(x, Some(context.time))?;
+        if context.temporal {
+            x = self.temp_conv.forward(&x, context.frames)?;
+        }
+        match &self.attention {
+            Some(pair) => pair.forward(&x, context),
+            None => Ok(x),
+        }
+    }
+}
+
+/// Attention over space and text, then over time.
+#[derive(Debug)]
+struct AttentionPair {
+    spatial: Transformer2DModel,
+    temporal: TransformerTemporalModel,
+}
+
+impl AttentionPair {
+    fn new(weights: &Weights, k: usize, channels: usize, config: &UNet3DConfig) -> Built<Self> {
+        Ok(Self {
+            spatial: Transformer2DModel::new(&weights.pp("attentions").pp(k), channels, config)?,
+            temporal: TransformerTemporalModel::new(
+                &weights.pp("temp_attentions").pp(k),
+                channels,
+                config,
+            )?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
+        let x = self.spatial.forward(x, context.text)?;
+        if context.temporal {
+            self.temporal.forward(&x, context.frames)
+        } else {
+            Ok(x)
+        }
+    }
+}
+
+fn resnet(
+    weights: &Weights,
+    k: usize,
+    (in_channels, out_channels): (usize, usize),
+    output_scale: f64,
+    config: &UNet3DConfig,
+) -> Built<ResnetBlock2D> {
+    let time_width = Some(super::time_width(config));
+    let (groups, eps) = (config.norm_groups, config.norm_eps);
+    let config = ResnetConfig {
+        in_channels,
+        out_channels,
+        time_width,
+        groups,
+        eps,
+        output_scale,
+    };
+    ResnetBlock2D::new(&weights.pp("resnets").pp(k), &config)
+}
+
+/// A level on the way down.
+#[derive(Debug)]
+pub struct DownBlock3D {
+    layers: Vec<Layer>,
+    downsampler: Option<Downsample2D>,
+}
+
+impl DownBlock3D {
+    /// Level `i`; every level but the last halves the picture.
+    pub fn new(weights: &Weights, i: usize, config: &UNet3DConfig) -> Built<Self> {
+        let channels = &config.block_out_channels;
+        let (input, output) = (channels[i.saturating_sub(1)], channels[i]);
+        let layers = (0..config.layers_per_block).map(|k| {
+            let sizes = (if k == 0 { input } else { output }, output);
+            Layer::new(weights, k, sizes, config.down_blocks[i], config)
+        });
+        let padding = DownPadding::Even(config.downsample_padding);
+        Ok(Self {
+            layers: layers.collect::<Built<_>>()?,
+            downsampler: match i + 1 == channels.len() {
+                true => None,
+                false => Some(Downsample2D::new(
+                    &weights.pp("downsamplers.0"),
+                    output,
+                    padding,
+                )?),
+            },
+        })
+    }
+
+    /// Shape: `x [b * f, h, w, i]` to `[b * f, h', w', o]`. Appends the output of every layer and of the downsampler
+    /// to `skips`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        context: &Context<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        let mut x = x.clone();
+        for layer in &self.layers {
+            x = layer.forward(&x, context)?;
+            skips.push(x.clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(&x)?;
+            skips.push(x.clone());
+        }
+        Ok(x)
+    }
+}
+
+/// The coarsest level: a residual layer, attention, a residual layer.
+#[derive(Debug)]
+pub struct UNetMidBlock3DCrossAttn {
+    resnets: [ResnetBlock2D; 2],
+    temp_convs: [TemporalConvLayer; 2],
+    attention: AttentionPair,
+}
+
+impl UNetMidBlock3DCrossAttn {
+    pub fn new(weights: &Weights, channels: usize, config: &UNet3DConfig) -> Built<Self> {
+        let resnet = |k| resnet(weights, k, (channels, channels), config.mid_scale, config);
+        let temp_conv = |k: usize| {
+            TemporalConvLayer::new(
+                &weights.pp("temp_convs").pp(k),
+                channels,
+                config.norm_groups,
+            )
+        };
+        Ok(Self {
+            resnets: [resnet(0)?, resnet(1)?],
+            temp_convs: [temp_conv(0)?, temp_conv(1)?],
+            attention: AttentionPair::new(weights, 0, channels, config)?,
+        })
+    }
+
+    /// Shape: `x [b * f, h, w, c]`; returns the same.
+    pub fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
+        let layer = |k: usize, x: &Tensor| {
+            let x = self.resnets[k].forward(x, Some(context.time))?;
+            if context.temporal {
+                self.temp_convs[k].forward(&x, context.frames)
+            } else {
+                Ok(x)
+            }
+        };
+        layer(1, &self.attention.forward(&layer(0, x)?, context)?)
+    }
+}
+
+/// A level on the way up.
+#[derive(Debug)]
+pub struct UpBlock3D {
+    layers: Vec<Layer>,
+    upsampler: Option<Upsample2D>,
+}
+
+impl UpBlock3D {
+    /// Up block `i`, from the coarsest; every block but the last enlarges the picture. Channels: spec section 2.
+    pub fn new(weights: &Weights, i: usize, config: &UNet3DConfig) -> Built<Self> {
+        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let last = channels.len() - 1;
+        let (previous, output, skip) = (
+            channels[i.saturating_sub(1)],
+            channels[i],
+            channels[(i + 1).min(last)],
+        );
+        let layers = (0..=config.layers_per_block).map(|k| {
+            let from_below = if k == 0 { previous } else { output };
+            let from_skip = if k == config.layers_per_block {
+                skip
+            } else {
+                output
+            };
+            Layer::new(
+                weights,
+                k,
+                (from_below + from_skip, output),
+                config.up_blocks[i],
+                config,
+            )
+        });
+        Ok(Self {
+            layers: layers.collect::<Built<_>>()?,
+            upsampler: match i == last {
+                true => None,
+                false => Some(Upsample2D::new(&weights.pp("upsamplers.0"), output)?),
+            },
+        })
+    }
+
+    /// Shape: `x [b * f, h, w, i]` to `[b * f, h', w', o]`. Takes one skip a layer from the end of `skips`; the result
+    /// has the size of the next one, which is twice the input's only where the sizes divide evenly.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        context: &Context<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        let mut x = x.clone();
+        for layer in &self.layers {
+            let Some(skip) = skips.pop() else {
+                candle_core::bail!("the way up of the UNet has more layers than the way down");
+            };
+            x = layer.forward(&Tensor::cat(&[&x, &skip], 3)?, context)?;
+        }
+        match (&self.upsampler, skips.last()) {
+            (Some(upsampler), Some(next)) => upsampler.forward(&x, (next.dim(1)?, next.dim(2)?)),
+            _ => Ok(x),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Names to tensors: a network asks for its weights here while it is built.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::error::{KeyReport, ModelError, WrongShape};
+use super::safetensors_file::{StoredTensor, index_files};
+use super::source::{FileBytes, FileSource};
+use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Param, TemporalConv};
+
+/// Result of asking for a layer. A missing or misshapen weight is no error at once: it is noted, and
+/// [`Weights::finish`] tells all of them together.
+type Built<T> = Result<T, ModelError>;
+
+/// Kernel width of every convolution over frames.
+const TEMPORAL_TAPS: usize = 3;
+
+/// The weights of one network, and a note of everything that was asked for.
+///
+/// Clones and the results of [`Weights::pp`] share one store; a prefix is put before every name asked for.
+#[derive(Clone)]
+pub struct Weights {
+    store: Rc<Store>,
+    prefix: String,
+}
+
+struct Store {
+    /// Where the weights came from, for messages.
+    files: String,
+    tensors: BTreeMap<String, Entry>,
+    dtype: DType,
+    device: Device,
+    /// Record what is asked for instead of handing out tensors.
+    recording: bool,
+    notes: RefCell<Notes>,
+}
+
+enum Entry {
+    Stored(StoredTensor),
+    Memory(Tensor),
+}
+
+#[derive(Default)]
+struct Notes {
+    trainable: BTreeSet<String>,
+    vars: BTreeMap<String, Var>,
+    asked: BTreeMap<String, Vec<usize>>,
+    missing: BTreeSet<String>,
+    wrong_shape: Vec<WrongShape>,
+}
+
+impl Weights {
+    /// Opens safetensors files (one, or the shards of one network). Tensors are read as `dtype` onto `device` when
+    /// they are asked for; the files stay mapped as long as this value or a clone lives.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is damaged, or a name occurs twice.
+    pub fn open(files: &[PathBuf], dtype: DType, device: &Device) -> Built<Self> {
+        let opened = files
+            .iter()
+            .map(|path| Ok((path.display().to_string(), FileBytes::map(path)?)));
+        Self::from_bytes(opened.collect::<Built<Vec<_>>>()?, dtype, device)
+    }
+
+    /// As [`Self::open`] for files inside a model's folder or inside the program.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_source(
+        source: &FileSource,
+        files: &[String],
+        dtype: DType,
+        device: &Device,
+    ) -> Built<Self> {
+        let opened = files.iter().map(|file| {
+            Ok((
+                source.locate(file).display().to_string(),
+                source.bytes(file)?,
+            ))
+        });
+        Self::from_bytes(opened.collect::<Built<Vec<_>>>()?, dtype, device)
+    }
+
+    /// Weights that are in memory already; they are converted to `dtype` on `device` when asked for.
+    pub fn from_map(tensors: BTreeMap<String, Tensor>, dtype: DType, device: &Device) -> Self {
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name, Entry::Memory(tensor)))
+            .collect();
+        Self::with_entries("memory".to_owned(), tensors, dtype, device)
+    }
+
+    /// Weights that hold nothing and note the name and shape of everything asked for. A network built from them has
+    /// layers of placeholder size and cannot run; its full list of keys is in [`Self::asked`].
+    pub fn recorder() -> Self {
+        let mut weights = Self::with_entries(
+            "recorder".to_owned(),
+            BTreeMap::new(),
+            DType::F32,
+            &Device::Cpu,
+        );
+        if let Some(store) = Rc::get_mut(&mut weights.store) {
+            store.recording = true;
+        }
+        weights
+    }
+
+    fn from_bytes(files: Vec<(String, FileBytes)>, dtype: DType, device: &Device) -> Built<Self> {
+        let shown: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        let shown = shown.join(", ");
+        let tensors = index_files(files)?
+            .into_iter()
+            .map(|(name, tensor)| (name, Entry::Stored(tensor)));
+        Ok(Self::with_entries(shown, tensors.collect(), dtype, device))
+    }
+
+    fn with_entries(
+        files: String,
+        tensors: BTreeMap<String, Entry>,
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        let notes = RefCell::new(Notes::default());
+        let store = Store {
+            files,
+            tensors,
+            dtype,
+            device: device.clone(),
+            recording: false,
+            notes,
+        };
+        Self {
+            store: Rc::new(store),
+            prefix: String::new(),
+        }
+    }
+
+    /// The same weights seen from one part of the network: `pp("mid_block").pp(0)` asks below `mid_block.0.`.
+    #[must_use]
+    pub fn pp(&self, part: impl Display) -> Self {
+        Self {
+            store: Rc::clone(&self.store),
+            prefix: self.full_name(part) + ".",
+        }
+    }
+
+    /// Chooses by full name which weights learn. Call it before the network is built: it makes a variable of each,
+    /// in `f32` even where the others are held in half precision.
+    pub fn set_trainable(&self, choose: &dyn Fn(&str) -> bool) {
+        let chosen = self
+            .store
+            .tensors
+            .keys()
+            .filter(|name| choose(name))
+            .cloned()
+            .collect();
+        self.store.notes.borrow_mut().trainable = chosen;
+    }
+
+    /// The variables that were made, in the order of their names.
+    pub fn trainables(&self) -> BTreeMap<String, Var> {
+        self.store.notes.borrow().vars.clone()
+    }
+
+    /// Number type of the network.
+    pub fn dtype(&self) -> DType {
+        self.store.dtype
+    }
+
+    /// Whether a weight is there, without asking for it. Lets a reader choose between an old and a new name.
+    pub fn has(&self, name: &str) -> bool {
+        self.store.tensors.contains_key(&self.full_name(name))
+    }
+
+    /// Every name and shape asked for so far.
+    pub fn asked(&self) -> BTreeMap<String, Vec<usize>> {
+        self.store.notes.borrow().asked.clone()
+    }
+
+    /// A frozen tensor.
+    ///
+    /// # Errors
+    /// When it cannot be read or was chosen to learn (only the matrices of linear layers can).
+    pub fn get(&self, name: &str, shape: &[usize]) -> Built<Tensor> {
+        self.refuse_training(name)?;
+        self.tensor(name, shape, shape)
+    }
+
+    /// A linear layer, `{name}.weight [o, i]` and `{name}.bias [o]`. Its weights may learn.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn linear(&self, name: &str, i: usize, o: usize, bias: bool) -> Built<Linear> {
+        let at = self.pp(name);
+        let weight = at.param("weight", &[o, i], &[1, 1])?;
+        let bias = if bias {
+            Some(at.param("bias", &[o], &[1])?)
+        } else {
+            None
+        };
+        Ok(Linear::new(weight, bias)?)
+    }
+
+    /// A convolution, `{name}.weight [o, i, k, k]` and `{name}.bias [o]`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn conv2d(
+        &self,
+        name: &str,
+        (i, o): (usize, usize),
+        k: usize,
+        config: Conv2dConfig,
+    ) -> Built<Conv2d> {
+        let at = self.pp(name);
+        let weight = at.frozen("weight", &[o, i, k, k], &[1, 1, k, k])?;
+        let bias = at.frozen("bias", &[o], &[1])?;
+        Ok(Conv2d::new(&weight, Some(&bias), config)?)
+    }
+
+    /// A convolution over frames, `{name}.weight [c, c, 3, 1, 1]` and `{name}.bias [c]`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn temporal_conv(&self, name: &str, c: usize) -> Built<TemporalConv> {
+        let at = self.pp(name);
+        let weight = at.frozen(
+            "weight",
+            &[c, c, TEMPORAL_TAPS, 1, 1],
+            &[1, 1, TEMPORAL_TAPS, 1, 1],
+        )?;
+        let bias = at.frozen("bias", &[c], &[1])?;
+        Ok(TemporalConv::new(&weight, Some(&bias))?)
+    }
+
+    /// A group norm over `c` channels.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read or the groups do not divide the channels.
+    pub fn group_norm(&self, name: &str, c: usize, groups: usize, eps: f64) -> Built<GroupNorm> {
+        let at = self.pp(name);
+        let weight = at.frozen("weight", &[c], &[groups])?;
+        let bias = at.frozen("bias", &[c], &[groups])?;
+        Ok(GroupNorm::new(&weight, &bias, groups, eps)?)
+    }
+
+    /// A layer norm over `c` channels.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn layer_norm(&self, name: &str, c: usize, eps: f64) -> Built<LayerNorm> {
+        let at = self.pp(name);
+        Ok(LayerNorm::new(
+            &at.frozen("weight", &[c], &[1])?,
+            &at.frozen("bias", &[c], &[1])?,
+            eps,
+        )?)
+    }
+
+    /// What was asked for against what is there.
+    pub fn report(&self) -> KeyReport {
+        let notes = self.store.notes.borrow();
+        let unexpected = |name: &&String| !notes.asked.contains_key(*name) && !is_buffer(name);
+        KeyReport {
+            files: self.store.files.clone(),
+            missing: notes.missing.iter().cloned().collect(),
+            unexpected: self
+                .store
+                .tensors
+                .keys()
+                .filter(unexpected)
+                .cloned()
+                .collect(),
+            wrong_shape: notes.wrong_shape.clone(),
+        }
+    }
+
+    /// Ends the building of a network.
+    ///
+    /// # Errors
+    /// [`ModelError::Keys`] with every weight that is missing, unexpected or of the wrong shape.
+    pub fn finish(&self) -> Built<()> {
+        let report = self.report();
+        if self.store.recording || report.is_clean() {
+            Ok(())
+        } else {
+            Err(ModelError::Keys(Box::new(report)))
+        }
+    }
+
+    fn full_name(&self, name: impl Display) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn frozen(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Tensor> {
+        self.refuse_training(name)?;
+        self.tensor(name, shape, placeholder)
+    }
+
+    fn refuse_training(&self, name: &str) -> Built<()> {
+        let name = self.full_name(name);
+        if self.store.notes.borrow().trainable.contains(&name) {
+            return Err(ModelError::Unsupported {
+                what: format!("the training of {name}; only linear layers can learn"),
+            });
+        }
+        Ok(())
+    }
+
+    fn param(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Param> {
+        let tensor = self.tensor(name, shape, placeholder)?;
+        let name = self.full_name(name);
+        let mut notes = self.store.notes.borrow_mut();
+        if !notes.trainable.contains(&name) {
+            return Ok(Param::frozen(tensor));
+        }
+        // Updates of a half-precision weight would be lost to rounding; f64 stays for finite differences.
+        let wide = if tensor.dtype() == DType::F64 {
+            DType::F64
+        } else {
+            DType::F32
+        };
+        // A copy, because a variable is overwritten in place and the tensor may belong to the caller.
+        let var = Var::from_tensor(&tensor.to_dtype(wide)?.copy()?)?;
+        let param = Param::trainable(&var);
+        notes.vars.insert(name, var);
+        Ok(param)
+    }
+
+    /// Reads a tensor, or notes what is wrong and returns zeros in the shape of `placeholder`.
+    fn tensor(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Tensor> {
+        let Store {
+            tensors,
+            dtype,
+            device,
+            recording,
+            notes,
+            ..
+        } = &*self.store;
+        let name = self.full_name(name);
+        let mut notes = notes.borrow_mut();
+        notes.asked.insert(name.clone(), shape.to_vec());
+        let entry = tensors.get(&name);
+        let found = entry.map(|entry| match entry {
+            Entry::Stored(stored) => stored.shape.as_slice(),
+            Entry::Memory(tensor) => tensor.dims(),
+        });
+        match (entry, found) {
+            (Some(Entry::Stored(stored)), Some(found)) if found == shape => {
+                return stored.read(*dtype, device);
+            }
+            (Some(Entry::Memory(tensor)), Some(found)) if found == shape => {
+                return Ok(tensor.to_dtype(*dtype)?.to_device(device)?);
+            }
+            (Some(_), Some(found)) => {
+                let (expected, found) = (shape.to_vec(), found.to_vec());
+                notes.wrong_shape.push(WrongShape {
+                    name,
+                    expected,
+                    found,
+                });
+            }
+            _ if *recording => {}
+            _ => {
+                notes.missing.insert(name);
+            }
+        }
+        Ok(Tensor::zeros(placeholder, *dtype, device)?)
+    }
+}
+
+/// Tensors that some files carry and no network here uses: position counters, and the image half of CLIP.
+fn is_buffer(name: &str) -> bool {
+    name.ends_with("position_ids")
+        || name.starts_with("vision_model.")
+        || matches!(
+            name,
+            "logit_scale" | "text_projection.weight" | "visual_projection.weight"
+        )
+}

@@ -1,0 +1,170 @@
+//! Text encoder, UNet, autoencoder, DDIM sampling and inversion of one model folder.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use spectral_motion::models::ModelFolder;
+use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
+use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion};
+
+use super::{Findings, Tensors};
+
+/// Single precision on both sides, sums in another order: a few units in the last place for each of some hundred
+/// layers.
+const NETWORK_LIMIT: f64 = 5e-6;
+/// As above; the mean of the posterior is small beside the activations before it.
+const VAE_LIMIT: f64 = 1e-5;
+/// Five steps with guidance 9 amplify the network's error about ten times.
+const LOOP_LIMIT: f64 = 5e-5;
+
+/// The prompts of the generator; the golden file holds their ids.
+const PROMPTS: [&str; 3] = ["the car is running", "A bear, running!", ""];
+
+fn extra_prompts() -> [String; 6] {
+    [
+        "A man's car isn't running; it's 1984!".to_owned(),
+        "café naïve ﬁlm Ünïcode".to_owned(),
+        "two   spaces,\ttab\nnew line".to_owned(),
+        "🚗 car — “quotes”".to_owned(),
+        "the car is running ".repeat(30),
+        "A.B-C_D/E 3.14 #tag".to_owned(),
+    ]
+}
+
+fn go_on(_done: usize, _total: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings) {
+    let device = Device::Cpu;
+    let folder = ModelFolder::open(model).unwrap();
+    let (tokenizer, text_encoder) = folder.load_text(&device).unwrap();
+    let encode = |prompts: &[&str]| -> Vec<Vec<u32>> {
+        prompts
+            .iter()
+            .map(|prompt| tokenizer.encode(prompt).unwrap())
+            .collect()
+    };
+    let expected_ids = |key: &str| -> Vec<Vec<u32>> {
+        let rows = golden[key].to_vec2::<i64>().unwrap();
+        rows.into_iter()
+            .map(|row| row.into_iter().map(|id| id as u32).collect())
+            .collect()
+    };
+    let ids = encode(&PROMPTS);
+    assert_eq!(ids, expected_ids("ids"), "{name}: token ids");
+    if golden.contains_key("extra.ids") {
+        let extra = extra_prompts();
+        let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+        assert_eq!(
+            encode(&extra),
+            expected_ids("extra.ids"),
+            "{name}: token ids of the extra prompts"
+        );
+    }
+    let text = text_encoder.forward(&ids).unwrap();
+    findings.compare(
+        format!("{name} text"),
+        &text,
+        &golden["text"],
+        NETWORK_LIMIT,
+    );
+
+    let vae = folder.load_vae(&device).unwrap();
+    let posterior = vae.encode(&golden["vae.in"]).unwrap();
+    findings.compare(
+        format!("{name} vae mean"),
+        &posterior.mean,
+        &golden["vae.mean"],
+        VAE_LIMIT,
+    );
+    findings.compare(
+        format!("{name} vae logvar"),
+        &posterior.logvar,
+        &golden["vae.logvar"],
+        VAE_LIMIT,
+    );
+    let decoded = vae.decode(&golden["vae.mean"]).unwrap();
+    findings.compare(
+        format!("{name} vae decoded"),
+        &decoded,
+        &golden["vae.out"],
+        VAE_LIMIT,
+    );
+    check_unet(name, &folder, golden, findings);
+}
+
+fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut Findings) {
+    let (unet, trainable) = folder.load_unet(&|_| false, &Device::Cpu).unwrap();
+    assert!(trainable.is_empty());
+    // The expected text goes in, so that one figure does not hide in another.
+    let prompt = |i: usize| golden["text"].narrow(0, i, 1).unwrap();
+    let x = &golden["unet.in"];
+    let t: Vec<f64> = golden["unet.t"]
+        .to_vec1::<i64>()
+        .unwrap()
+        .iter()
+        .map(|&t| t as f64)
+        .collect();
+    let out = unet.forward(x, &t, &prompt(0)).unwrap();
+    findings.compare(
+        format!("{name} unet"),
+        &out,
+        &golden["unet.out"],
+        NETWORK_LIMIT,
+    );
+    let one = unet
+        .forward(&x.narrow(2, 0, 1).unwrap(), &t, &prompt(0))
+        .unwrap();
+    findings.compare(
+        format!("{name} unet, one frame"),
+        &one,
+        &golden["unet.one_frame"],
+        NETWORK_LIMIT,
+    );
+
+    let timesteps = |key: &str| -> Vec<u32> {
+        golden[key]
+            .to_vec1::<i64>()
+            .unwrap()
+            .iter()
+            .map(|&t| t as u32)
+            .collect()
+    };
+    let ddim = Ddim::new(folder.scheduler(), 5).unwrap();
+    assert_eq!(ddim.timesteps(), timesteps("ddim.timesteps"));
+    let text = GuidedText {
+        cond: prompt(0),
+        uncond: prompt(2),
+    };
+    let sampled = text_to_video(&unet, &ddim, x.clone(), text, 9.0, &mut go_on)
+        .unwrap()
+        .done()
+        .unwrap();
+    findings.compare(
+        format!("{name} sampling"),
+        &sampled,
+        &golden["ddim.out"],
+        LOOP_LIMIT,
+    );
+
+    let inverse = DdimInverse::new(folder.scheduler(), 5).unwrap();
+    assert_eq!(inverse.timesteps(), timesteps("inverse.timesteps"));
+    let inverted = |text: &Tensor| {
+        invert(
+            &unet,
+            &Inversion::Diffusers(inverse),
+            x.clone(),
+            text,
+            &mut go_on,
+        )
+    };
+    let inverted = inverted(&prompt(2)).unwrap().done().unwrap();
+    findings.compare(
+        format!("{name} inversion"),
+        &inverted,
+        &golden["inverse.out"],
+        LOOP_LIMIT,
+    );
+}
