@@ -51,12 +51,21 @@ const HELD: f64 = 0.998;
 /// Magnitude that [`HELD`] of all finite values do not exceed; where that is 0 the largest, and 1 where all are 0, so
 /// that a range is never empty.
 fn largest<'a>(planes: impl IntoIterator<Item = &'a Vec<f32>>) -> f64 {
-    let mut values: Vec<f32> =
-        planes.into_iter().flatten().map(|v| v.abs()).filter(|v| v.is_finite()).collect();
+    let mut values: Vec<f32> = planes
+        .into_iter()
+        .flatten()
+        .map(|v| v.abs())
+        .filter(|v| v.is_finite())
+        .collect();
     values.sort_unstable_by(f32::total_cmp);
     let held = (HELD * values.len() as f64).ceil() as usize;
     let candidates = [values.get(held.saturating_sub(1)), values.last()];
-    candidates.into_iter().flatten().copied().find(|high| *high > 0.0).map_or(1.0, f64::from)
+    candidates
+        .into_iter()
+        .flatten()
+        .copied()
+        .find(|high| *high > 0.0)
+        .map_or(1.0, f64::from)
 }
 
 /// A plane of `width` columns in the colours of `map`; values outside `range` take the nearest end, NaN is black.
