@@ -1,7 +1,7 @@
 //! The command line: one file a command. It only asks for jobs and shows their events.
 
 mod args;
-mod inspect;
+pub mod inspect;
 mod inspect_command;
 mod progress;
 mod resume;
