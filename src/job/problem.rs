@@ -155,9 +155,14 @@ pub(super) fn tensors(headline: &str) -> impl Fn(candle_core::Error) -> Halt + u
     }
 }
 
+/// Begins with a capital letter, unless the first word is a name or a path.
 fn sentence(text: &str) -> String {
+    let first = text.split_whitespace().next().unwrap_or_default();
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    match letters.next() {
+        Some(letter) if first.chars().all(char::is_alphabetic) => {
+            letter.to_uppercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
