@@ -1,2 +1,7 @@
-//! The program: parse the command line, run it, print an error chain once.
-fn main() {}
+//! The program: read the command line, do what it says, print a problem once.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spectral_motion::cli::main()
+}

@@ -1,1 +1,227 @@
-//! (being built)
+//! No gradient is lost and nothing frozen moves: one real step on the micro model.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+use spectral_motion::methods::Method;
+use spectral_motion::models::{ModelFolder, UNet3DConditionModel};
+use spectral_motion::nn::{NoiseStream, Purpose};
+use spectral_motion::schedulers::NoiseSchedule;
+use spectral_motion::train::{Batch, Objective, TrainError, Trainer, TransferConfig, losses};
+
+use crate::common::micro_model;
+
+struct Micro {
+    unet: UNet3DConditionModel,
+    vars: BTreeMap<String, Var>,
+    schedule: NoiseSchedule,
+    batch: Batch,
+}
+
+fn micro(trains: &dyn Fn(&str) -> bool) -> Micro {
+    let folder = ModelFolder::open(&micro_model()).unwrap();
+    let (unet, vars) = folder.load_unet(trains, &Device::Cpu).unwrap();
+    let mut noise = NoiseStream::new(5, Purpose::Noise);
+    let mut draw = |shape: &[usize]| noise.normal(shape, DType::F32, &Device::Cpu).unwrap();
+    let batch = Batch {
+        v0: draw(&[1, 4, 5, 8, 6]),
+        eps: draw(&[1, 4, 5, 8, 6]),
+        t: vec![400],
+        text: draw(&[1, 77, 16]),
+    };
+    Micro {
+        unet,
+        vars,
+        schedule: NoiseSchedule::new(folder.scheduler()),
+        batch,
+    }
+}
+
+/// Weights of linear layers, which can be variables.
+const LINEAR: [&str; 6] = [
+    ".to_q.weight",
+    ".to_k.weight",
+    ".to_v.weight",
+    ".to_out.0.weight",
+    ".ff.net.2.weight",
+    ".proj.weight",
+];
+
+fn vmc() -> Micro {
+    micro(&|name| Method::Vmc.trains(name))
+}
+
+fn largest(tensor: &Tensor) -> f32 {
+    tensor
+        .abs()
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .max(0)
+        .unwrap()
+        .to_scalar()
+        .unwrap()
+}
+
+#[test]
+fn every_trainable_tensor_gets_a_gradient_from_every_term() {
+    let micro = vmc();
+    assert!(
+        micro.vars.len() >= 12,
+        "several temporal transformers learn: {}",
+        micro.vars.len()
+    );
+    let config = TransferConfig::default();
+    let objective = Objective::new(&config, micro.schedule, &micro.batch.v0).unwrap();
+    let terms = losses(&micro.unet, &micro.batch, &objective).unwrap();
+    let named = [
+        ("base", &terms.base),
+        ("global", &terms.global),
+        ("amplitude", &terms.amplitude),
+        ("phase", &terms.phase),
+        ("total", &terms.total),
+    ];
+    for (term, loss) in named {
+        let grads = loss.backward().unwrap();
+        for (name, var) in &micro.vars {
+            let grad = grads
+                .get(var.as_tensor())
+                .unwrap_or_else(|| panic!("{term}: {name} has none"));
+            let size = largest(grad);
+            assert!(size.is_finite() && size > 0.0, "{term}: {name} has {size}");
+        }
+    }
+}
+
+#[test]
+fn terms_without_weight_are_told_and_cost_no_gradient() {
+    let micro = vmc();
+    let config = TransferConfig {
+        lambda_g: 0.0,
+        lambda_l: 0.0,
+        ..TransferConfig::default()
+    };
+    let objective = Objective::new(&config, micro.schedule, &micro.batch.v0).unwrap();
+    let terms = losses(&micro.unet, &micro.batch, &objective).unwrap();
+    let value = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap();
+    assert!(value(&terms.global) > 0.0 && value(&terms.amplitude) > 0.0);
+    assert_eq!(value(&terms.total).to_bits(), value(&terms.base).to_bits());
+    let grads = terms.global.backward().unwrap();
+    assert!(
+        micro
+            .vars
+            .values()
+            .all(|var| grads.get(var.as_tensor()).is_none())
+    );
+}
+
+#[test]
+fn one_step_moves_every_trainable_tensor_and_nothing_else() {
+    // More weights are variables here than learn, so that a change of a frozen one could be seen. The rest (convolutions,
+    // norms) is held in plain tensors, which nothing can write to.
+    let all = micro(&|name| LINEAR.iter().any(|end| name.ends_with(end)));
+    let before: BTreeMap<String, Tensor> = all
+        .vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
+        .collect();
+    let learning: BTreeMap<String, Var> = all
+        .vars
+        .iter()
+        .filter(|(name, _)| Method::Vmc.trains(name))
+        .map(|(name, var)| (name.clone(), var.clone()))
+        .collect();
+    let config = TransferConfig::default();
+    let batch = &all.batch;
+    let mut trainer = Trainer::new(
+        &config,
+        all.unet,
+        learning,
+        all.schedule,
+        &batch.v0,
+        &batch.text,
+    )
+    .unwrap();
+    let stats = trainer.step().unwrap();
+    assert!(stats.grad_norm > 0.0);
+    assert_eq!(
+        trainer.grad_norms().len(),
+        before
+            .keys()
+            .filter(|name| Method::Vmc.trains(name))
+            .count()
+    );
+    for (name, old) in before {
+        let change = largest(&all.vars[&name].as_tensor().sub(&old).unwrap());
+        if Method::Vmc.trains(&name) {
+            assert!(change > 0.0, "{name} did not move");
+        } else {
+            assert!(
+                change.to_bits() == 0,
+                "{name} is frozen and moved by {change}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tensor_that_the_network_does_not_use_is_told_at_the_first_step() {
+    let mut micro = vmc();
+    let lonely = Var::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+    micro.vars.insert("lonely".to_owned(), lonely);
+    let config = TransferConfig::default();
+    let batch = &micro.batch;
+    let mut trainer = Trainer::new(
+        &config,
+        micro.unet,
+        micro.vars,
+        micro.schedule,
+        &batch.v0,
+        &batch.text,
+    )
+    .unwrap();
+    match trainer.step() {
+        Err(TrainError::Dead { names, .. }) => assert_eq!(names, ["lonely"]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
+    let micro = vmc();
+    let name = micro.vars.keys().next().unwrap().clone();
+    let var = micro.vars[&name].clone();
+    let config = TransferConfig::default();
+    let batch = &micro.batch;
+    let vars = micro.vars.clone();
+    let mut trainer = Trainer::new(
+        &config,
+        micro.unet,
+        vars,
+        micro.schedule,
+        &batch.v0,
+        &batch.text,
+    )
+    .unwrap();
+    var.set(&Tensor::full(f32::NAN, var.dims(), &Device::Cpu).unwrap())
+        .unwrap();
+    let others: Vec<_> = micro
+        .vars
+        .iter()
+        .filter(|(other, _)| **other != name)
+        .collect();
+    let before: Vec<Tensor> = others
+        .iter()
+        .map(|(_, var)| var.as_tensor().copy().unwrap())
+        .collect();
+    match trainer.step() {
+        Err(TrainError::NotFinite { step: 1, what, .. }) => assert_eq!(what, "the host loss"),
+        other => panic!("{other:?}"),
+    }
+    for ((name, var), old) in others.iter().zip(before) {
+        assert!(
+            largest(&var.as_tensor().sub(&old).unwrap()) == 0.0,
+            "{name} moved"
+        );
+    }
+}

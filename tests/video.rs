@@ -3,12 +3,17 @@
 //! Fixtures are made on the spot, by our own writer or, for what it does not write, by the `ffmpeg` program
 //! (`./x setup` installs it); a missing program fails the tests that need it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what makes the fixtures may fail like a test"
+)]
+
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use spectral_motion::video::{
     self, Clip, ExportFormat, ExportOptions, ExportReport, Frame, Limits, VideoError,
 };
-use std::ops::ControlFlow;
 
 mod fitting;
 #[cfg(feature = "video")]
@@ -102,7 +107,7 @@ fn ffmpeg(args: &[&str]) {
         .args(["-nostdin", "-v", "error", "-y"])
         .args(args)
         .output()
-        .expect("the ffmpeg program is missing; run ./x setup");
+        .unwrap_or_else(|e| panic!("the ffmpeg program is missing ({e}); run ./x setup"));
     assert!(
         output.status.success(),
         "ffmpeg {args:?}: {}",

@@ -1,1 +1,120 @@
-//! (being built)
+//! The command line: one file a command. It only asks for jobs and shows their events.
+
+mod args;
+pub mod inspect;
+mod inspect_command;
+mod progress;
+mod resume;
+mod sample;
+mod train;
+mod transfer;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub use args::{ModelArgs, OutputArgs, ResultArgs};
+
+use crate::report::Area;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    something failed while working
+  2    the command line asks for something that cannot be
+  3    the clip cannot be read, or does not fit the model
+  4    the model cannot be loaded
+  130  cancelled (Ctrl-C leaves a checkpoint; a second Ctrl-C ends at once)";
+
+/// Transfer the motion of a video clip to a new subject.
+///
+/// A text-to-video model is fine-tuned on one clip (Video Motion Customization with Spectral Motion Alignment), then
+/// samples a new subject that moves like the clip. Without `--model` the built-in one is used: it knows plain shapes
+/// and colours and needs no download.
+#[derive(Parser)]
+#[command(name = "spectral-motion", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Learn a clip's motion, sample a new subject with it and write the film
+    Transfer(transfer::TransferArgs),
+    /// Learn a clip's motion and keep the weights
+    Train(train::TrainArgs),
+    /// Go on with a run that was stopped
+    Resume(resume::ResumeArgs),
+    /// Make a film from a finished run, or from a model as it is
+    Sample(sample::SampleArgs),
+    /// Show the motion and the spectra of a clip as pictures and numbers
+    Inspect(inspect_command::InspectArgs),
+}
+
+/// Reads the program's arguments, does what they say and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    ExitCode::from(run(std::env::args_os()))
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let matches = match Cli::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return clap_exit(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return clap_exit(&error),
+    };
+    let flags = matches.subcommand().map_or(&matches, |(_, flags)| flags);
+    let done = match cli.command {
+        Command::Transfer(args) => transfer::run(&args, flags),
+        Command::Train(args) => train::run(&args, flags),
+        Command::Resume(args) => resume::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Inspect(args) => inspect_command::run(&args),
+    };
+    match done {
+        Ok(Ending::Done) => 0,
+        Ok(Ending::Cancelled) => 130,
+        Err(report) => {
+            eprintln!("Error: {report}");
+            exit_code(report.area)
+        }
+    }
+}
+
+/// How a command ended when nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Cancelled,
+}
+
+fn clap_exit(error: &clap::Error) -> u8 {
+    // A closed pipe is no reason to complain about help text.
+    error.print().ok();
+    u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
+fn exit_code(area: Area) -> u8 {
+    match area {
+        Area::Run => 1,
+        Area::Request => 2,
+        Area::Clip => 3,
+        Area::Model => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

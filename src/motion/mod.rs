@@ -1,7 +1,13 @@
-//! Motion of a clip in plain numbers: residuals of frames, optical flow for display and metrics, and a subject's track.
+//! Motion of a clip in plain numbers: residuals of frames, optical flow for display and metrics, a subject's track, and
+//! pictures of them.
 //!
-//! Stands alone: planes are `f32` slices, `[h, w]` row major; a clip is a slice of planes.
+//! Planes are `f32` slices, `[h, w]` row major; x grows to the right, y downwards. A clip of planes is a slice of them.
 
+mod flow;
+pub mod picture;
 mod residual;
+mod track;
 
+pub use flow::{Flow, optical_flow, optical_flows};
 pub use residual::{absolute, luma, residuals};
+pub use track::{ColourClass, MIN_SHARE, PathScore, Track, compare, track};

@@ -1,1 +1,27 @@
-//! (being built)
+//! What stays on disk: run folders, checkpoints, recipes. Plain data only, no tensors library.
+//!
+//! ```text
+//! RUN/run.toml                    everything needed to repeat the run: words, settings, seed, hashes, later changes
+//! RUN/metrics.jsonl               one line for each training step
+//! RUN/cache/*.safetensors         clip latents, text embeddings, inverted latents: a resume needs no clip
+//! RUN/checkpoints/step-000040/    weights.safetensors, optimizer.safetensors, state.json
+//! RUN/samples/                    previews and results
+//! RUN/final/weights.safetensors   the fine-tuned weights
+//! ```
+//! Whatever is read back later is written under a temporary name, synced and renamed, so that a crash leaves either the
+//! whole thing or nothing. A run is locked while a job works in it.
+
+mod atomic;
+mod checkpoint;
+mod error;
+pub mod lossy_path;
+mod record;
+mod run;
+mod tensors;
+
+pub use atomic::{free_name, write_atomic};
+pub use checkpoint::{Checkpoint, CheckpointState, LiveSettings};
+pub use error::ProjectError;
+pub use record::{Change, ClipRecord, ModelRecord, Recipe, RunRecord};
+pub use run::{RUN_FORMAT, RunFolder, default_runs_dir};
+pub use tensors::{PlainTensor, TensorFile, sha256_hex};

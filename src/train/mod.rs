@@ -1,1 +1,17 @@
-//! (being built)
+//! Training: settings, one pure step, the optimiser, checkpoints. No thread, no channel and no clock live here.
+
+mod config;
+mod error;
+mod objective;
+mod optim;
+mod state;
+mod step;
+
+pub use config::{
+    FitChoice, InversionPrompt, Preset, Start, TransferConfig, default_levels, explicit_over_preset,
+};
+pub use error::TrainError;
+pub use objective::{Batch, Objective, Terms, losses};
+pub use optim::{AdamW, AdamWConfig, clip_coefficient};
+pub use state::{plain_from_tensor, tensor_from_plain};
+pub use step::{StepStats, Trainer, load_weights};

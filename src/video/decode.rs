@@ -1,6 +1,5 @@
 //! Reading films with FFmpeg.
 
-use std::fs::File;
 use std::path::Path;
 
 use ffmpeg_next::codec::{self, Context as CodecContext, decoder};
@@ -13,7 +12,7 @@ use ffmpeg_next::util::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Dictionary, Error, Packet, Rational, Stream, format, media};
 
 use super::ffi::{Interrupt, allowed_readers, metadata, stated_size};
-use super::input::describe;
+use super::input::{FilmFile, describe};
 use super::keep::Keep;
 use super::orient::Orientation;
 use super::scale::ToRgb;
@@ -27,13 +26,8 @@ const MAX_BAD_PACKETS: usize = 1000;
 const MAX_PIXEL_ASPECT: f64 = 16.0;
 
 /// Opens the container. The answer lives no longer than `cancel`.
-fn open_container(
-    file: File,
-    head: &[u8],
-    path: &Path,
-    interrupt: Interrupt,
-) -> Result<Input, VideoError> {
-    let io = StreamIo::from_read_seek(file).map_err(|e| decode_error(path, e))?;
+fn open_container(film: FilmFile, path: &Path, interrupt: Interrupt) -> Result<Input, VideoError> {
+    let io = StreamIo::from_read_seek(film.file).map_err(|e| decode_error(path, e))?;
     let options: Dictionary = [
         // Nothing inside the file may make FFmpeg open another file or address.
         ("protocol_whitelist", "none"),
@@ -42,7 +36,7 @@ fn open_container(
     .into_iter()
     .collect();
     format::input_from_stream_with_interrupt(io, None, Some(options), move || interrupt.cancelled())
-        .map_err(|error| open_error(path, head, error))
+        .map_err(|error| open_error(path, &film.head, error))
 }
 
 fn decode_error(path: &Path, error: Error) -> VideoError {
@@ -212,7 +206,7 @@ fn square_size(width: u32, height: u32, pixel_aspect: Rational) -> (u32, u32) {
 }
 
 /// Looks at a film without decoding it.
-pub(super) fn probe(file: File, head: &[u8], path: &Path) -> Result<ClipInfo, VideoError> {
+pub(super) fn probe(film: FilmFile, path: &Path) -> Result<ClipInfo, VideoError> {
     let never = || false;
     #[expect(
         unsafe_code,
@@ -220,7 +214,7 @@ pub(super) fn probe(file: File, head: &[u8], path: &Path) -> Result<ClipInfo, Vi
     )]
     // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     let interrupt = unsafe { Interrupt::new(&never) };
-    let input = open_container(file, head, path, interrupt)?;
+    let input = open_container(film, path, interrupt)?;
     let track = find_track(&input, path)?;
     let decoder = open_decoder(&input, &track, path, &Limits::default())?;
     let (width, height) = square_size(decoder.width(), decoder.height(), decoder.aspect_ratio());
@@ -239,7 +233,7 @@ pub(super) fn probe(file: File, head: &[u8], path: &Path) -> Result<ClipInfo, Vi
 }
 
 /// The text a film carries under `comment`.
-pub(super) fn comment(file: File, head: &[u8], path: &Path) -> Result<Option<String>, VideoError> {
+pub(super) fn comment(film: FilmFile, path: &Path) -> Result<Option<String>, VideoError> {
     let never = || false;
     #[expect(
         unsafe_code,
@@ -247,14 +241,13 @@ pub(super) fn comment(file: File, head: &[u8], path: &Path) -> Result<Option<Str
     )]
     // SAFETY: `input` is declared after `never`, so that it is dropped before it.
     let interrupt = unsafe { Interrupt::new(&never) };
-    let input = open_container(file, head, path, interrupt)?;
+    let input = open_container(film, path, interrupt)?;
     Ok(metadata(&input, None, "comment"))
 }
 
 /// Decodes a film.
 pub(super) fn load(
-    file: File,
-    head: &[u8],
+    film: FilmFile,
     path: &Path,
     limits: &Limits,
     cancel: &dyn Fn() -> bool,
@@ -265,7 +258,7 @@ pub(super) fn load(
     )]
     // SAFETY: `input` is dropped at the end of this function, before the caller's closure goes away.
     let interrupt = unsafe { Interrupt::new(cancel) };
-    let mut input = open_container(file, head, path, interrupt)?;
+    let mut input = open_container(film, path, interrupt)?;
     let track = find_track(&input, path)?;
     let decoder = open_decoder(&input, &track, path, limits)?;
     if limits.start_secs > 0.0 {

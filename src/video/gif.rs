@@ -32,7 +32,7 @@ pub(super) fn write(job: &Job, file: File, progress: Progress) -> Result<Written
         report(&mut *progress, 0, total)?;
         count_colours(&job.frame(index), &mut histogram);
     }
-    let palette = Palette::of(&histogram);
+    let mut palette = Palette::of(&histogram);
     let mut writer = BufWriter::new(file);
     {
         // The lowest effort number is the most careful one; it is not reached, since every frame has at most 256 colours.
@@ -42,7 +42,7 @@ pub(super) fn write(job: &Job, file: File, progress: Progress) -> Result<Written
             .map_err(|e| job.failed(e))?;
         for index in 0..total {
             report(&mut *progress, index, total)?;
-            let picture = paint(&palette, &job.frame(index));
+            let picture = paint(&mut palette, &job.frame(index));
             let millis = delay_centisecs(index, job.fps) * 10;
             let delay = Delay::from_numer_denom_ms(millis, 1);
             encoder
@@ -72,7 +72,7 @@ fn count_colours(frame: &Frame, histogram: &mut HashMap<[u8; 3], u64>) {
 }
 
 /// Paints a frame with the colours of the palette.
-fn paint(palette: &Palette, frame: &Frame) -> RgbaImage {
+fn paint(palette: &mut Palette, frame: &Frame) -> RgbaImage {
     RgbaImage::from_fn(frame.width, frame.height, |x, y| {
         let [r, g, b] = palette.nearest(frame.pixel(x, y), x, y);
         image::Rgba([r, g, b, 255])

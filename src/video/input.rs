@@ -17,8 +17,16 @@ pub(super) enum Source {
     Folder,
     /// A picture or an animated picture.
     Picture(File, ImageFormat),
-    /// Anything else: for FFmpeg to recognise. With its first bytes.
-    Film(File, Vec<u8>),
+    /// Anything else: for FFmpeg to recognise.
+    Film(FilmFile),
+}
+
+/// A file that may be a film.
+pub(super) struct FilmFile {
+    #[cfg(feature = "video")]
+    pub(super) file: File,
+    /// Its first bytes.
+    pub(super) head: Vec<u8>,
 }
 
 /// Opens a path and tells what sort of source it is.
@@ -62,7 +70,11 @@ pub(super) fn open(path: &Path) -> Result<Source, VideoError> {
     }
     match picture_format(&head) {
         Some(format) => Ok(Source::Picture(file, format)),
-        None => Ok(Source::Film(file, head)),
+        None => Ok(Source::Film(FilmFile {
+            #[cfg(feature = "video")]
+            file,
+            head,
+        })),
     }
 }
 
@@ -138,15 +150,32 @@ fn playlist_kind(head: &[u8]) -> Option<&'static str> {
 
 /// What unrecognised content looks like, for the message.
 pub(super) fn describe(head: &[u8]) -> &'static str {
-    let is_text = match std::str::from_utf8(head) {
+    if is_plain_text(head) {
+        "it holds plain text"
+    } else {
+        "its content is in no film format that FFmpeg knows"
+    }
+}
+
+fn is_plain_text(head: &[u8]) -> bool {
+    let is_utf8 = match std::str::from_utf8(head) {
         Ok(_) => true,
         // A character cut by the end of the head is not a fault.
         Err(error) => error.error_len().is_none(),
     };
     let printable = !head.iter().any(|&b| b < b' ' && !b.is_ascii_whitespace());
-    if is_text && printable {
-        "it holds plain text"
+    is_utf8 && printable
+}
+
+/// What a build without FFmpeg can say of a file it does not read.
+#[cfg(not(feature = "video"))]
+pub(super) fn refuse(film: &FilmFile, path: &Path) -> VideoError {
+    if is_plain_text(&film.head) {
+        VideoError::NotAFilm {
+            path: path.into(),
+            detail: describe(&film.head).into(),
+        }
     } else {
-        "its content is in no film format that FFmpeg knows"
+        VideoError::NoVideoSupport { path: path.into() }
     }
 }

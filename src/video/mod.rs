@@ -238,9 +238,9 @@ pub fn load(path: &Path, limits: &Limits, cancel: &dyn Fn() -> bool) -> Result<C
             images::load_picture(file, format, path, limits, cancel)
         }
         #[cfg(feature = "video")]
-        input::Source::Film(file, head) => decode::load(file, &head, path, limits, cancel),
+        input::Source::Film(film) => decode::load(film, path, limits, cancel),
         #[cfg(not(feature = "video"))]
-        input::Source::Film(..) => Err(VideoError::NoVideoSupport { path: path.into() }),
+        input::Source::Film(film) => Err(input::refuse(&film, path)),
     }
 }
 
@@ -254,9 +254,9 @@ pub fn probe(path: &Path) -> Result<ClipInfo, VideoError> {
         input::Source::Folder => images::probe_folder(path),
         input::Source::Picture(file, format) => images::probe_picture(file, format, path),
         #[cfg(feature = "video")]
-        input::Source::Film(file, head) => decode::probe(file, &head, path),
+        input::Source::Film(film) => decode::probe(film, path),
         #[cfg(not(feature = "video"))]
-        input::Source::Film(..) => Err(VideoError::NoVideoSupport { path: path.into() }),
+        input::Source::Film(film) => Err(input::refuse(&film, path)),
     }
 }
 

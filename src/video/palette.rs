@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// Colours a GIF frame may have.
 const MAX_COLOURS: usize = 256;
 /// Bits kept of each channel when there are too many colours to list.
-const BITS: u32 = 5;
+const BITS: u32 = 6;
 /// Rounds of moving each colour to the mean of what it stands for; the error hardly falls after a few.
 const REFINEMENTS: usize = 4;
 
@@ -28,9 +28,9 @@ impl Cell {
 /// A palette and the way into it.
 pub(super) struct Palette {
     /// Empty if the clip has so few colours that all are kept.
-    colours: Vec<[u8; 3]>,
-    /// Palette index for each cell of the colour cube; empty like the colours.
-    lookup: Vec<u8>,
+    colours: Vec<[f64; 3]>,
+    /// For each cell of the colour cube the palette colour, found when it is first asked for.
+    lookup: Vec<Option<[u8; 3]>>,
     /// Height of the dither pattern, in levels of a channel.
     dither: i32,
 }
@@ -61,25 +61,26 @@ impl Palette {
         cells.sort_by_key(|(index, _)| *index);
         let cells: Vec<Cell> = cells.into_iter().map(|(_, cell)| cell).collect();
         let colours = refine(&cells, median_cut(cells.clone()));
-        let lookup = (0..1usize << (3 * BITS))
-            .map(|index| nearest_of(&colours, cell_centre(index)) as u8)
-            .collect();
         Self {
-            lookup,
             dither: spacing(&cells, &colours),
-            colours: colours.iter().map(|c| c.map(|v| v.round() as u8)).collect(),
+            lookup: vec![None; 1 << (3 * BITS)],
+            colours,
         }
     }
 
     /// The palette colour for a pixel at column `x`, row `y`.
-    pub(super) fn nearest(&self, colour: [u8; 3], x: u32, y: u32) -> [u8; 3] {
-        if self.lookup.is_empty() {
+    pub(super) fn nearest(&mut self, colour: [u8; 3], x: u32, y: u32) -> [u8; 3] {
+        if self.colours.is_empty() {
             return colour;
         }
         let threshold = BAYER[(y % 4) as usize][(x % 4) as usize] * 2 - 15;
         let offset = threshold * self.dither / 32;
         let shifted = colour.map(|v| (i32::from(v) + offset).clamp(0, 255) as u8);
-        self.colours[usize::from(self.lookup[cell_index(shifted)])]
+        let cell = cell_index(shifted);
+        *self.lookup[cell].get_or_insert_with(|| {
+            let nearest = nearest_of(&self.colours, cell_centre(cell));
+            self.colours[nearest].map(|v| v.round() as u8)
+        })
     }
 }
 
@@ -193,15 +194,19 @@ fn refine(cells: &[Cell], mut colours: Vec<[f64; 3]>) -> Vec<[f64; 3]> {
     colours
 }
 
-/// Height of the dither pattern: twice the mean distance of a pixel from its colour, along one channel.
+/// Height of the dither pattern: the step between neighbouring colours along one channel.
+///
+/// An even step makes an error of `step / sqrt(12)`, root mean square, which is measured here and turned around.
 fn spacing(cells: &[Cell], colours: &[[f64; 3]]) -> i32 {
-    let (mut total, mut count) = (0.0, 0.0);
+    let (mut squares, mut count) = (0.0, 0.0);
     for cell in cells {
         let mean = cell.mean();
         let colour = colours[nearest_of(colours, mean)];
-        let squares: f64 = mean.iter().zip(colour).map(|(a, b)| (a - b).powi(2)).sum();
-        total += (squares / 3.0).sqrt() * cell.count as f64;
+        let distance: f64 = mean.iter().zip(colour).map(|(a, b)| (a - b).powi(2)).sum();
+        squares += distance / 3.0 * cell.count as f64;
         count += cell.count as f64;
     }
-    ((2.0 * total / count).round() as i32).clamp(2, 32)
+    let step = (squares / count * 12.0).sqrt().round() as i32;
+    // Below the width of a cell the pattern would vanish in it; far above, it would be seen.
+    step.clamp(1 << (8 - BITS), 24)
 }

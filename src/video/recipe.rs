@@ -57,11 +57,9 @@ pub fn read_recipe(path: &Path) -> Result<Option<String>, VideoError> {
         input::Source::Picture(file, image::ImageFormat::Gif) => gif::read_comment(file, path)?,
         input::Source::Picture(..) => None,
         #[cfg(feature = "video")]
-        input::Source::Film(file, head) => super::decode::comment(file, &head, path)?,
+        input::Source::Film(film) => super::decode::comment(film, path)?,
         #[cfg(not(feature = "video"))]
-        input::Source::Film(..) => {
-            return Err(VideoError::NoVideoSupport { path: path.into() });
-        }
+        input::Source::Film(film) => return Err(input::refuse(&film, path)),
     };
     let Some(text) = text else {
         return Ok(None);

@@ -1,1 +1,43 @@
 //! Helpers shared by the test modules.
+
+use std::path::{Path, PathBuf};
+
+use spectral_motion::project::TensorFile;
+
+/// The committed model that is small enough for every test: 2 levels of 16 and 32 channels, VAE factor 8.
+pub fn micro_model() -> PathBuf {
+    golden("micro/model")
+}
+
+/// A file or folder of the committed golden data.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// Writes `frames` pictures of a bright square that moves over a dark ground, and gives their folder.
+pub fn moving_square(folder: &Path, frames: u32) -> PathBuf {
+    let clip = folder.join("moving square");
+    std::fs::create_dir_all(&clip).unwrap();
+    for index in 0..frames {
+        let (left, top) = (8 + 4 * index, 12 + 3 * (index % 3));
+        let picture = image::RgbImage::from_fn(64, 64, |x, y| {
+            let inside = (left..left + 20).contains(&x) && (top..top + 20).contains(&y);
+            image::Rgb(if inside { [220, 40, 30] } else { [20, 90, 40] })
+        });
+        picture.save(clip.join(format!("{index:03}.png"))).unwrap();
+    }
+    clip
+}
+
+/// Every value of two tensor files is the same, bit for bit.
+pub fn assert_same_bits(a: &TensorFile, b: &TensorFile) {
+    assert_eq!(
+        a.tensors.keys().collect::<Vec<_>>(),
+        b.tensors.keys().collect::<Vec<_>>()
+    );
+    for (name, tensor) in &a.tensors {
+        assert!(tensor == &b.tensors[name], "{name} differs");
+    }
+}

@@ -222,3 +222,29 @@ fn a_gif_keeps_its_times_and_a_cut_one_says_so() {
         "{error}"
     );
 }
+
+#[cfg(not(feature = "video"))]
+#[test]
+fn without_ffmpeg_films_are_named_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let (film, _) = in_folder(&folder, "film.mp4");
+    fs::write(&film, b"\0\0\0\x20ftypisom\0\0\x02\0").unwrap();
+    assert!(matches!(
+        read(&film),
+        Err(VideoError::NoVideoSupport { .. })
+    ));
+    assert!(matches!(
+        video::probe(&film),
+        Err(VideoError::NoVideoSupport { .. })
+    ));
+    let (target, _) = in_folder(&folder, "out.mp4");
+    let error = write(&test_clip(2, 32, 32, 8.0), &target, &plain()).unwrap_err();
+    assert!(
+        matches!(error, VideoError::NoVideoSupport { .. }),
+        "{error}"
+    );
+    assert!(!target.exists());
+    let (letter, _) = in_folder(&folder, "letter.mp4");
+    fs::write(&letter, "no film").unwrap();
+    assert!(matches!(read(&letter), Err(VideoError::NotAFilm { .. })));
+}

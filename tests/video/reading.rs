@@ -28,8 +28,8 @@ fn film(
     path
 }
 
-fn limited(path: &Path, limits: Limits) -> Result<video::Clip, VideoError> {
-    video::load(path, &limits, &|| false)
+fn limited(path: &Path, limits: &Limits) -> Result<video::Clip, VideoError> {
+    video::load(path, limits, &|| false)
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn only_the_part_asked_for_is_read() {
         let path = film(&folder, name, 60, (64, 48), options);
         let clip = limited(
             &path,
-            Limits {
+            &Limits {
                 start_secs: 5.0,
                 max_frames: 10,
                 ..Limits::default()
@@ -290,7 +290,7 @@ fn only_the_part_asked_for_is_read() {
         );
         let error = limited(
             &path,
-            Limits {
+            &Limits {
                 start_secs: 20.0,
                 ..Limits::default()
             },
@@ -302,7 +302,7 @@ fn only_the_part_asked_for_is_read() {
         );
         let clip = limited(
             &path,
-            Limits {
+            &Limits {
                 max_duration_secs: 1.0,
                 ..Limits::default()
             },
@@ -324,7 +324,7 @@ fn limits_hold_while_decoding() {
     );
     let clip = limited(
         &path,
-        Limits {
+        &Limits {
             max_side: 64,
             ..Limits::default()
         },
@@ -335,7 +335,7 @@ fn limits_hold_while_decoding() {
     let bytes = 320 * 160 * 3;
     let clip = limited(
         &path,
-        Limits {
+        &Limits {
             max_bytes: bytes * 5,
             ..Limits::default()
         },
@@ -344,7 +344,7 @@ fn limits_hold_while_decoding() {
     assert_eq!(clip.frames.len(), 5);
     let error = limited(
         &path,
-        Limits {
+        &Limits {
             max_pixels: 10_000,
             ..Limits::default()
         },
@@ -353,7 +353,7 @@ fn limits_hold_while_decoding() {
     assert!(matches!(error, VideoError::TooLarge { .. }), "{error}");
     let error = limited(
         &path,
-        Limits {
+        &Limits {
             start_secs: f64::NAN,
             ..Limits::default()
         },
@@ -448,7 +448,7 @@ fn a_film_cut_in_the_middle_gives_what_is_there() {
         );
         let error = limited(
             &path,
-            Limits {
+            &Limits {
                 wanted_frames: 40,
                 ..Limits::default()
             },
@@ -467,7 +467,7 @@ fn a_film_cut_in_the_middle_gives_what_is_there() {
         // Enough frames before the cut: no reason to complain.
         let part = limited(
             &path,
-            Limits {
+            &Limits {
                 wanted_frames: 4,
                 max_frames: 4,
                 ..Limits::default()

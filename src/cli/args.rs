@@ -1,0 +1,105 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::{ArgMatches, Args, ValueEnum};
+
+use crate::job::{DeviceChoice, ResultRequest};
+use crate::report::{Area, Report};
+use crate::train::{Preset, TransferConfig, explicit_over_preset};
+
+/// Which model, and what it runs on.
+#[derive(Args)]
+pub struct ModelArgs {
+    /// Folder of a text-to-video model in diffusers layout (ModelScope, ZeroScope) [default: the built-in model]
+    #[arg(long, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+    /// What computes
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Processor threads [default: all]
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+/// Where the film goes.
+#[derive(Args)]
+pub struct ResultArgs {
+    /// The film: .mp4, .webm, .gif, or a folder for PNG frames [default: named after clip and prompt, here]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output file if there is one
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Shorter side of the film in pixels at least; smaller results are enlarged for watching, 0 keeps their size
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    pub scale_to: u32,
+}
+
+impl ResultArgs {
+    /// The request for a film of `prompt`.
+    #[must_use]
+    pub fn request(&self, prompt: &str) -> ResultRequest {
+        ResultRequest {
+            prompt: prompt.to_owned(),
+            output: self.output.clone(),
+            overwrite: self.overwrite,
+            scale_to: (self.scale_to > 0).then_some(self.scale_to),
+        }
+    }
+}
+
+/// How the command talks.
+#[derive(Args)]
+pub struct OutputArgs {
+    /// Print one JSON event a line instead of progress
+    #[arg(long)]
+    pub json: bool,
+    /// Read commands to the running job, one JSON object a line, from standard input (`-`)
+    #[arg(long, value_name = "-", value_parser = ["-"])]
+    pub commands: Option<String>,
+}
+
+/// The settings of a command line, checked.
+pub(super) fn settings(
+    typed: &TransferConfig,
+    flags: &ArgMatches,
+    preset: Option<Preset>,
+) -> Result<TransferConfig, Report> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
+    };
+    let config = explicit_over_preset(typed, flags, preset).map_err(|error| refuse(&error))?;
+    config.check().map_err(|error| refuse(&error))?;
+    Ok(config)
+}
+
+/// Fails for words that say nothing.
+pub(super) fn words(flag: &str, text: &str) -> Result<String, Report> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(
+            Report::new(Area::Request, format!("{flag} has no words")).advise(format!(
+                "Say it in a few words, for example {flag} \"a red circle\"."
+            )),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+impl ValueEnum for DeviceChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Cpu, Self::Cuda, Self::Metal]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto")
+                .help("A GPU if this build supports one, else the processor"),
+            Self::Cpu => PossibleValue::new("cpu").help("The processor"),
+            Self::Cuda => PossibleValue::new("cuda").help("An NVIDIA GPU"),
+            Self::Metal => PossibleValue::new("metal").help("An Apple GPU"),
+        })
+    }
+}

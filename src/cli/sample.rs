@@ -1,0 +1,67 @@
+//! `sample`: a film from a finished run, or from a model as it is.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::args::{OutputArgs, ResultArgs, words};
+use super::{Ending, watch};
+use crate::job::{DeviceChoice, Request, SampleRequest, SamplingChanges};
+use crate::report::Report;
+use crate::train::Start;
+
+// The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
+#[derive(Args)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
+pub(super) struct SampleArgs {
+    /// A run folder, or the folder of a model; `builtin` is the built-in model
+    source: PathBuf,
+    /// What the film shall show
+    #[arg(long, value_name = "WORDS")]
+    prompt: String,
+    /// Seed of the starting noise [default: the run's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What sampling starts from [default: the run's; a model always starts from noise]
+    #[arg(long, value_enum)]
+    start: Option<Start>,
+    /// Share p of the inverted clip with `--start mixed` [default: the run's]
+    #[arg(long)]
+    noise_prior: Option<f64>,
+    /// Denoising steps [default: the run's]
+    #[arg(long)]
+    sampling_steps: Option<usize>,
+    /// How strongly the film obeys its words [default: the run's]
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// What computes
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Processor threads [default: all]
+    #[arg(long)]
+    threads: Option<usize>,
+    #[command(flatten)]
+    result: ResultArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
+    let request = SampleRequest {
+        source: args.source.clone(),
+        result: args.result.request(&words("--prompt", &args.prompt)?),
+        changes: SamplingChanges {
+            seed: args.seed,
+            start: args.start,
+            noise_prior: args.noise_prior,
+            sampling_steps: args.sampling_steps,
+            guidance: args.guidance,
+        },
+        device: args.device,
+    };
+    watch::run(
+        Request::Sample(Box::new(request)),
+        args.threads,
+        &args.output,
+    )
+}

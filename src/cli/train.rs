@@ -1,0 +1,51 @@
+//! `train`: learn a clip's motion and keep the weights.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args};
+
+use super::args::{ModelArgs, OutputArgs, settings, words};
+use super::{Ending, watch};
+use crate::job::{Request, TrainRequest};
+use crate::report::Report;
+use crate::train::{Preset, TransferConfig};
+
+// The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
+#[derive(Args)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
+pub(super) struct TrainArgs {
+    /// The film, GIF or folder of images whose motion is wanted
+    clip: PathBuf,
+    /// What the clip shows, in a few words: subject and movement, without place and style
+    #[arg(long, value_name = "WORDS")]
+    subject: String,
+    /// Named settings; flags given beside it win
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Folder for the run [default: a new one in the platform's data folder]
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    config: TransferConfig,
+}
+
+pub(super) fn run(args: &TrainArgs, flags: &ArgMatches) -> Result<Ending, Report> {
+    let request = TrainRequest {
+        clip: args.clip.clone(),
+        subject: words("--subject", &args.subject)?,
+        model: args.model.model.clone(),
+        device: args.model.device,
+        config: settings(&args.config, flags, args.preset)?,
+        run: args.run.clone(),
+        result: None,
+    };
+    watch::run(
+        Request::Train(Box::new(request)),
+        args.model.threads,
+        &args.output,
+    )
+}

@@ -1,0 +1,147 @@
+//! From frames to a file: names that overwrite nothing, and the recipe inside.
+
+use std::path::{Path, PathBuf};
+
+use super::context::JobContext;
+use super::message::{Event, Stage};
+use super::problem::Halt;
+use super::request::ResultRequest;
+use super::session::Record;
+use crate::project::{Recipe, free_name};
+use crate::report::{Area, Report};
+use crate::video::{
+    self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale, VideoError,
+};
+
+/// Longest part of a file name that is taken from the prompt, in characters.
+const PROMPT_IN_NAME: usize = 60;
+
+/// Refuses a target that cannot be written before hours of training are spent on it.
+pub(super) fn check_target(result: &ResultRequest) -> Result<(), Halt> {
+    let Some(path) = &result.output else {
+        return Ok(());
+    };
+    ExportFormat::from_path(path)?;
+    if !result.overwrite && path.symlink_metadata().is_ok() {
+        return Err(VideoError::TargetExists { path: path.clone() }.into());
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match parent {
+        Some(parent) if !parent.is_dir() => Err(Report::new(
+            Area::Request,
+            format!("There is no folder {}", parent.display()),
+        )
+        .advise("Make the folder first, or name another place with -o.")
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the result and tells where it is.
+pub(super) fn write_result(
+    job: &mut JobContext,
+    record: &Record,
+    tuned_sha256: Option<String>,
+    result: &ResultRequest,
+    clip: &Clip,
+) -> Result<(), Halt> {
+    let path = match &result.output {
+        Some(path) => path.clone(),
+        None => default_target(record, &result.prompt),
+    };
+    let format = ExportFormat::from_path(&path)?;
+    job.stage(Stage::Exporting, Some(clip.frames.len()));
+    let options = ExportOptions {
+        overwrite: result.overwrite,
+        scale_to: result.scale_to.map(|min_side| ScaleTo {
+            min_side,
+            upscale: Upscale::Smooth,
+        }),
+        recipe: Some(recipe_text(record, tuned_sha256, &result.prompt)),
+        ..ExportOptions::default()
+    };
+    let report = video::export(clip, &path, format, &options, &mut |done, total| {
+        job.progress(Stage::Exporting, done, total);
+        job.poll()
+    })?;
+    for text in report.notes {
+        job.emit(Event::Note { text });
+    }
+    let recipe_in = match report.recipe_in {
+        RecipePlace::Metadata => "the film".to_owned(),
+        RecipePlace::File(path) => path.display().to_string(),
+        RecipePlace::Nowhere => "no place".to_owned(),
+    };
+    job.emit(Event::Exported { path, recipe_in });
+    Ok(())
+}
+
+/// Writes a preview as a GIF, without a recipe.
+pub(super) fn write_preview(job: &mut JobContext, clip: &Clip, path: &Path) -> Result<(), Halt> {
+    video::export(
+        clip,
+        path,
+        ExportFormat::Gif,
+        &ExportOptions::default(),
+        &mut |_, _| job.poll(),
+    )?;
+    Ok(())
+}
+
+/// `CLIP - PROMPT.mp4` in the current folder, with a number if that is taken.
+fn default_target(record: &Record, prompt: &str) -> PathBuf {
+    let clip = Path::new(&record.clip.name)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let words: String = prompt
+        .chars()
+        .map(|letter| {
+            if letter.is_alphanumeric() || letter == '-' {
+                letter
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.chars().take(PROMPT_IN_NAME).collect();
+    let stem = [clip.as_ref(), words.trim()];
+    let stem = stem
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" - ");
+    // Without FFmpeg a GIF is the film that this program can write.
+    let extension = if cfg!(feature = "video") {
+        "mp4"
+    } else {
+        "gif"
+    };
+    free_name(
+        Path::new(""),
+        if stem.is_empty() { "result" } else { &stem },
+        extension,
+    )
+}
+
+fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> String {
+    let recipe = Recipe {
+        format: record.format,
+        program: record.program.clone(),
+        subject: (!record.subject.is_empty()).then(|| record.subject.clone()),
+        prompt: prompt.to_owned(),
+        seed: record.settings.seed,
+        clip: (record.clip.frames > 0 && tuned_sha256.is_some()).then(|| record.clip.clone()),
+        model_name: record.model.name.clone(),
+        model_sha256: record.model.weights_sha256.clone(),
+        tuned_sha256,
+        settings: record.settings.clone(),
+        changes: record.changes.clone(),
+    };
+    // Plain data with string keys always has a JSON form.
+    serde_json::to_string(&recipe).unwrap_or_default()
+}

@@ -1,0 +1,225 @@
+//! Inversion, denoising and decoding: one path for previews and final samples.
+
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Tensor};
+
+use super::context::JobContext;
+use super::message::{Event, Stage};
+use super::problem::{Halt, tensors};
+use super::session::Session;
+use super::{Preview, export, pixels};
+use crate::models::UNet3DConditionModel;
+use crate::nn::{NoiseStream, Purpose};
+use crate::pipelines::{self, GuidedText, Sampled};
+use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
+use crate::schedulers::{Ddim, Inversion, ReferenceInversion};
+use crate::train::{InversionPrompt, TransferConfig, plain_from_tensor, tensor_from_plain};
+use crate::video::{Clip, Frame};
+
+/// Sampling steps for models that recommend none, as MotionDirector takes for ZeroScope.
+pub(super) const SAMPLING_STEPS: usize = 30;
+/// Guidance for models that recommend none, the default of diffusers' text-to-video pipeline.
+pub(super) const GUIDANCE: f64 = 9.0;
+
+/// What to sample.
+#[derive(Clone, Debug)]
+pub(super) struct SampleSpec {
+    pub(super) prompt: String,
+    pub(super) seed: u64,
+    pub(super) purpose: Purpose,
+    /// Share of the inverted clip in the starting latents.
+    pub(super) inverted_share: f64,
+    pub(super) inversion_prompt: InversionPrompt,
+    pub(super) steps: usize,
+    pub(super) guidance: f64,
+    /// SHA-256 of the weights, for keeping the inversion; none while they still change.
+    pub(super) weights_sha256: Option<String>,
+}
+
+impl SampleSpec {
+    /// The result of a run with these settings.
+    pub(super) fn result(
+        config: &TransferConfig,
+        prompt: String,
+        weights_sha256: Option<String>,
+    ) -> Self {
+        Self {
+            prompt,
+            seed: config.seed,
+            purpose: Purpose::Sample,
+            inverted_share: config.inverted_share(),
+            inversion_prompt: config.inversion_prompt,
+            steps: config.sampling_steps.unwrap_or(SAMPLING_STEPS),
+            guidance: config.guidance.unwrap_or(GUIDANCE),
+            weights_sha256,
+        }
+    }
+
+    /// A preview draws from a noise stream of its own, so that a run gives the same weights with and without previews.
+    pub(super) fn preview(config: &TransferConfig, prompt: String, seed: Option<u64>) -> Self {
+        Self {
+            seed: seed.unwrap_or(config.seed),
+            purpose: Purpose::Preview,
+            ..Self::result(config, prompt, None)
+        }
+    }
+}
+
+/// Samples and decodes a film.
+pub(super) fn sample(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: Option<&RunFolder>,
+    unet: &UNet3DConditionModel,
+    spec: &SampleSpec,
+) -> Result<Vec<Frame>, Halt> {
+    let latents = starting_latents(job, session, run, unet, spec)?;
+    let ddim = Ddim::new(session.folder.scheduler(), spec.steps)?;
+    let text = GuidedText {
+        cond: session.text(&spec.prompt)?,
+        uncond: session.text("")?,
+    };
+    job.stage(Stage::Sampling, Some(spec.steps));
+    let sampled = pipelines::text_to_video(
+        unet,
+        &ddim,
+        latents,
+        text,
+        spec.guidance,
+        &mut |done, total| step(job, Stage::Sampling, done, total),
+    )
+    .map_err(tensors("Sampling failed"))?;
+    let latents = finished(sampled)?;
+    decode(job, session, &latents)
+}
+
+/// `sqrt(p) inverted + sqrt(1 - p) noise`, with p the share of the inverted clip.
+///
+/// Source: MotionDirector's noise prior (frameworks.md 2.5); p = 1 is VMC's inverted start, p = 0 fresh noise.
+fn starting_latents(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: Option<&RunFolder>,
+    unet: &UNet3DConditionModel,
+    spec: &SampleSpec,
+) -> Result<Tensor, Halt> {
+    let failed = tensors("The starting latents could not be made");
+    let share = spec.inverted_share;
+    let noise = NoiseStream::new(spec.seed, spec.purpose)
+        .normal(session.latents.shape(), DType::F32, &session.device)
+        .map_err(&failed)?;
+    if share <= 0.0 {
+        return Ok(noise);
+    }
+    let inverted = inverted(job, session, run, unet, spec)?;
+    if share >= 1.0 {
+        return Ok(inverted);
+    }
+    let mix = |inverted: &Tensor| {
+        inverted
+            .affine(share.sqrt(), 0.0)?
+            .add(&noise.affine((1.0 - share).sqrt(), 0.0)?)
+    };
+    mix(&inverted).map_err(&failed)
+}
+
+/// The clip's latents inverted with the weights as they are. Kept in the run once the weights are final.
+fn inverted(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: Option<&RunFolder>,
+    unet: &UNet3DConditionModel,
+    spec: &SampleSpec,
+) -> Result<Tensor, Halt> {
+    let words = match spec.inversion_prompt {
+        InversionPrompt::Empty => String::new(),
+        InversionPrompt::Subject => session.record.subject.clone(),
+    };
+    let kept = run.zip(spec.weights_sha256.as_ref()).map(|(run, sha256)| {
+        let key = sha256_hex(format!("{sha256} {} {words}", spec.steps).as_bytes());
+        run.cache(&format!("inverted-{}.safetensors", &key[..16]))
+    });
+    if let Some(path) = &kept
+        && let Ok(file) = TensorFile::read(path)
+        && let Some(plain) = file.tensors.get("inverted")
+        && plain.shape == session.latents.dims()
+    {
+        return tensor_from_plain(plain, &session.device)
+            .map_err(tensors("The inverted clip could not be read"));
+    }
+    let text = session.text(&words)?;
+    let inversion = Inversion::Reference(ReferenceInversion::new(
+        session.folder.scheduler(),
+        spec.steps,
+    )?);
+    job.stage(Stage::Inverting, Some(spec.steps));
+    let latents = session.latents.clone();
+    let inverted = pipelines::invert(unet, &inversion, latents, &text, &mut |done, total| {
+        step(job, Stage::Inverting, done, total)
+    })
+    .map_err(tensors("Inverting the clip failed"))?;
+    let inverted = finished(inverted)?;
+    if let Some(path) = kept {
+        let mut file = TensorFile::default();
+        let plain = plain_from_tensor(&inverted).map_err(tensors("Inverting the clip failed"))?;
+        file.tensors.insert("inverted".to_owned(), plain);
+        file.write(&path)?;
+    }
+    Ok(inverted)
+}
+
+fn decode(
+    job: &mut JobContext,
+    session: &mut Session,
+    latents: &Tensor,
+) -> Result<Vec<Frame>, Halt> {
+    job.stage(Stage::Decoding, latents.dim(2).ok());
+    let decoder = session.decoder()?;
+    let frames = pixels::decode_latents(decoder, latents, &mut |done, total| {
+        step(job, Stage::Decoding, done, total)
+    })
+    .map_err(tensors("Decoding the sample failed"))?;
+    frames.done().ok_or(Halt::Stopped)
+}
+
+/// Samples with the weights as they are, into `samples/` and the preview slot.
+pub(super) fn preview(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: &RunFolder,
+    unet: &UNet3DConditionModel,
+    spec: &SampleSpec,
+    trained_steps: u32,
+) -> Result<(), Halt> {
+    let frames = sample(job, session, Some(run), unet, spec)?;
+    let fps = session.record.clip.fps;
+    let path = free_name(&run.samples(), &format!("step-{trained_steps:06}"), "gif");
+    let clip = Clip::from_frames(frames.clone(), fps, "preview");
+    export::write_preview(job, &clip, &path)?;
+    let prompt = spec.prompt.clone();
+    job.publish_preview(Preview {
+        step: trained_steps,
+        prompt: prompt.clone(),
+        frames,
+        fps,
+    });
+    job.emit(Event::PreviewReady {
+        step: trained_steps,
+        prompt,
+        path,
+    });
+    Ok(())
+}
+
+fn step(job: &mut JobContext, stage: Stage, done: usize, total: usize) -> ControlFlow<()> {
+    job.progress(stage, done, total);
+    job.poll()
+}
+
+fn finished(sampled: Sampled) -> Result<Tensor, Halt> {
+    match sampled {
+        Sampled::Done(latents) => Ok(latents),
+        Sampled::Cancelled => Err(Halt::Stopped),
+    }
+}

@@ -1,0 +1,209 @@
+//! What the stages of one job share: the model folder, the clip's latents, the words' embeddings, the run's record.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::context::JobContext;
+use super::message::Stage;
+use super::pixels;
+use super::problem::{Halt, tensors};
+use crate::models::{AutoencoderKL, ModelFolder};
+use crate::nn;
+use crate::project::{RunRecord, TensorFile, sha256_hex};
+use crate::report::{Area, Report};
+use crate::train::{TransferConfig, plain_from_tensor, tensor_from_plain};
+use crate::video::Clip;
+
+const LATENTS: &str = "latents";
+const CACHE: &str = "latents.safetensors";
+
+/// The record of a transfer run.
+pub(super) type Record = RunRecord<TransferConfig>;
+
+/// Shared by the stages of one job.
+pub(super) struct Session {
+    pub(super) folder: ModelFolder,
+    pub(super) device: Device,
+    pub(super) record: Record,
+    /// Clean latents of the clip, `[1, c, f, h, w]`, times the VAE's scaling factor.
+    pub(super) latents: Tensor,
+    /// Text embeddings `[1, n, d]` by their words.
+    texts: BTreeMap<String, Tensor>,
+    /// Mapped when the first picture is wanted.
+    vae: Option<AutoencoderKL>,
+}
+
+/// What the cache file says about itself.
+#[derive(Serialize, Deserialize)]
+struct CacheHeader {
+    texts: Vec<String>,
+}
+
+impl Session {
+    /// Encodes the clip and the words, then lets the encoders go.
+    pub(super) fn encode(
+        job: &mut JobContext,
+        folder: ModelFolder,
+        device: Device,
+        record: Record,
+        clip: &Clip,
+    ) -> Result<Self, Halt> {
+        job.stage(Stage::Encoding, None);
+        let vae = folder.load_vae(&device)?;
+        let latents = pixels::encode_clip(&vae, &clip.frames, &device)
+            .map_err(tensors("The clip could not be encoded"))?;
+        drop(vae);
+        job.go_on()?;
+        let words: Vec<String> = [
+            Some(String::new()),
+            Some(record.subject.clone()),
+            record.prompt.clone(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut session = Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts: BTreeMap::new(),
+            vae: None,
+        };
+        session.encode_words(&words)?;
+        Ok(session)
+    }
+
+    /// A session without a clip: for sampling a model as it is.
+    pub(super) fn without_clip(
+        folder: ModelFolder,
+        device: Device,
+        record: Record,
+        latents_shape: &[usize; 5],
+    ) -> Result<Self, Halt> {
+        let latents = Tensor::zeros(latents_shape, candle_core::DType::F32, &device)
+            .map_err(tensors("The sample does not fit the device"))?;
+        Ok(Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts: BTreeMap::new(),
+            vae: None,
+        })
+    }
+
+    /// The session of an existing run; the clip itself is not needed.
+    pub(super) fn from_cache(
+        folder: ModelFolder,
+        device: Device,
+        record: Record,
+        run: &Path,
+    ) -> Result<Self, Halt> {
+        let path = run.join("cache").join(CACHE);
+        let file = TensorFile::read(&path)?;
+        let damaged = |what: &str| {
+            Report::new(Area::Run, format!("{} is damaged", path.display()))
+                .because(format!("It has no usable {what}."))
+                .advise("Train the clip again; a run cannot go on without its latents.")
+        };
+        let header: CacheHeader =
+            serde_json::from_str(&file.about).map_err(|_| damaged("header"))?;
+        let read = |name: &str| -> Result<Tensor, Halt> {
+            let plain = file.tensors.get(name).ok_or_else(|| damaged(name))?;
+            tensor_from_plain(plain, &device).map_err(|_| damaged(name).into())
+        };
+        let mut texts = BTreeMap::new();
+        for (index, words) in header.texts.into_iter().enumerate() {
+            texts.insert(words, read(&text_name(index))?);
+        }
+        let latents = read(LATENTS)?;
+        Ok(Self {
+            folder,
+            device,
+            record,
+            latents,
+            texts,
+            vae: None,
+        })
+    }
+
+    /// Writes latents and embeddings into the run, so that a resume needs neither clip nor encoders.
+    pub(super) fn write_cache(&self, run: &Path) -> Result<(), Halt> {
+        let keep = tensors("The latents could not be read");
+        let mut file = TensorFile::default();
+        let mut header = CacheHeader { texts: Vec::new() };
+        let latents = plain_from_tensor(&self.latents).map_err(&keep)?;
+        file.tensors.insert(LATENTS.to_owned(), latents);
+        for (index, (words, text)) in self.texts.iter().enumerate() {
+            header.texts.push(words.clone());
+            file.tensors
+                .insert(text_name(index), plain_from_tensor(text).map_err(&keep)?);
+        }
+        file.about = serde_json::to_string(&header).unwrap_or_default();
+        file.write(&run.join("cache").join(CACHE))?;
+        Ok(())
+    }
+
+    /// The embedding of words, `[1, n, d]`. Words not seen before map the text encoder for a moment.
+    pub(super) fn text(&mut self, words: &str) -> Result<Tensor, Halt> {
+        if !self.texts.contains_key(words) {
+            self.encode_words(&[words.to_owned()])?;
+        }
+        match self.texts.get(words) {
+            Some(text) => Ok(text.clone()),
+            None => Err(Report::new(Area::Run, "The words could not be encoded").into()),
+        }
+    }
+
+    fn encode_words(&mut self, words: &[String]) -> Result<(), Halt> {
+        let (tokenizer, encoder) = self.folder.load_text(&self.device)?;
+        for words in words {
+            let ids = tokenizer.encode(words)?;
+            let text = nn::no_grad(|| encoder.forward(&[ids]))
+                .map_err(tensors("The words could not be encoded"))?;
+            self.texts.insert(words.clone(), text);
+        }
+        Ok(())
+    }
+
+    /// The decoder, mapped at its first use.
+    pub(super) fn decoder(&mut self) -> Result<&AutoencoderKL, Halt> {
+        let vae = match self.vae.take() {
+            Some(vae) => vae,
+            None => self.folder.load_vae(&self.device)?,
+        };
+        Ok(self.vae.insert(vae))
+    }
+
+    /// A short text for the header of weight files: what they belong to, without clock and paths.
+    pub(super) fn about(&self) -> String {
+        serde_json::json!({
+            "program": self.record.program,
+            "method": self.record.settings.method,
+            "model": self.record.model.name,
+            "model_sha256": self.record.model.weights_sha256,
+            "steps": self.record.settings.steps,
+            "subject": self.record.subject,
+        })
+        .to_string()
+    }
+}
+
+fn text_name(index: usize) -> String {
+    format!("text.{index}")
+}
+
+/// SHA-256 over size and pixels of all frames.
+pub(super) fn pixels_sha256(clip: &Clip) -> String {
+    let mut bytes = Vec::new();
+    for frame in &clip.frames {
+        bytes.extend(frame.width.to_le_bytes());
+        bytes.extend(frame.height.to_le_bytes());
+        bytes.extend(&frame.rgb);
+    }
+    sha256_hex(&bytes)
+}

@@ -1,0 +1,445 @@
+//! The jobs themselves: which stages they have, in which order.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Var;
+
+use super::context::JobContext;
+use super::export::{check_target, write_result};
+use super::message::{Event, Stage};
+use super::problem::Halt;
+use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
+use super::sampling::{GUIDANCE, SAMPLING_STEPS, SampleSpec, sample};
+use super::session::{Record, Session, pixels_sha256};
+use super::training;
+use crate::models::{self, ModelFolder, UNet3DConditionModel};
+use crate::project::{
+    ClipRecord, ModelRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex,
+};
+use crate::report::{Area, Report};
+use crate::schedulers::{Ddim, NoiseSchedule, ReferenceInversion};
+use crate::train::{FitChoice, Start, Trainer, TransferConfig, load_weights};
+use crate::video::{self, Clip, Fit, FitMode, Limits, ShortClip};
+
+/// Name of the built-in model where a folder could be named.
+const BUILTIN: &str = "builtin";
+/// Rate of a film that has no clip to take it from.
+const PLAIN_FPS: f64 = 8.0;
+
+pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
+    match request {
+        Request::Train(request) => train(job, *request),
+        Request::Resume(request) => resume(job, *request),
+        Request::Sample(request) => sample_only(job, &request),
+    }
+}
+
+fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
+    request.config.check()?;
+    if let Some(result) = &request.result {
+        check_target(result)?;
+    }
+    job.emit(Event::Started {
+        config: Box::new(request.config.clone()),
+    });
+    job.stage(Stage::Loading, None);
+    let device = request.device.open()?;
+    let folder = open_model(request.model.as_deref())?;
+    recommended(&mut request.config, &folder)?;
+    let (clip, notes) = load_clip(job, &request, &folder)?;
+    for text in &notes {
+        job.emit(Event::Note { text: text.clone() });
+    }
+    let mut run = match &request.run {
+        Some(path) => RunFolder::create(path)?,
+        None => RunFolder::create_in(&default_runs_dir(), clip.source_name.as_ref())?,
+    };
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
+    let record = Record {
+        format: RUN_FORMAT,
+        program: program(),
+        subject: request.subject,
+        prompt: request.result.as_ref().map(|result| result.prompt.clone()),
+        clip: clip_record(&clip, notes),
+        model: model_record(&folder, request.model.as_deref())?,
+        settings: request.config,
+        changes: Vec::new(),
+    };
+    let mut session = match Session::encode(job, folder, device, record, &clip) {
+        Ok(session) => session,
+        Err(halt) => {
+            run.discard();
+            return Err(halt);
+        }
+    };
+    drop(clip);
+    session.write_cache(run.path())?;
+    // Written last: a folder with a record is a run that can be resumed.
+    run.write_record(&session.record)?;
+    let mut trainer = trainer(&mut session)?;
+    finish(
+        job,
+        &mut session,
+        &mut run,
+        &mut trainer,
+        request.result.as_ref(),
+    )
+}
+
+fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
+    let mut run = RunFolder::open(&request.run)?;
+    let mut record: Record = run.read_record()?;
+    if let Some(steps) = request.steps {
+        record.settings.steps = steps;
+        record.settings.check()?;
+    }
+    if request.prompt.is_some() {
+        record.prompt.clone_from(&request.prompt);
+    }
+    let result = record.prompt.clone().map(|prompt| ResultRequest {
+        prompt,
+        ..request.result
+    });
+    if let Some(result) = &result {
+        check_target(result)?;
+    }
+    job.emit(Event::Started {
+        config: Box::new(record.settings.clone()),
+    });
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
+    job.stage(Stage::Loading, None);
+    let (checkpoint, damaged) = run.latest_checkpoint()?;
+    for error in damaged {
+        if let Halt::Failed(report) = Halt::from(error) {
+            job.emit(Event::Warning(
+                report.advise("An older checkpoint is used instead."),
+            ));
+        }
+    }
+    let (done, wanted) = (
+        checkpoint.as_ref().map_or(0, |c| c.state.step),
+        record.settings.steps,
+    );
+    if done > wanted {
+        let headline = format!("The run has {done} steps already, more than {wanted}");
+        return Err(Report::new(Area::Request, headline)
+            .advise("Ask for more steps, or sample from the run as it is.")
+            .into());
+    }
+    let folder = open_recorded_model(&record)?;
+    let device = request.device.open()?;
+    let mut session = Session::from_cache(folder, device, record, run.path())?;
+    run.write_record(&session.record)?;
+    let mut trainer = trainer(&mut session)?;
+    if let Some(checkpoint) = checkpoint {
+        trainer.restore(&checkpoint)?;
+    }
+    run.keep_metrics(trainer.step_count())?;
+    finish(job, &mut session, &mut run, &mut trainer, result.as_ref())
+}
+
+/// Trains what is left, then makes the film if one is wanted.
+fn finish(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: &mut RunFolder,
+    trainer: &mut Trainer,
+    result: Option<&ResultRequest>,
+) -> Result<(), Halt> {
+    training::train(job, session, run, trainer)?;
+    let Some(result) = result else { return Ok(()) };
+    let tuned = hash_file(&run.final_weights())?;
+    make_film(job, session, Some(run), trainer.unet(), Some(tuned), result)
+}
+
+fn sample_only(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
+    check_target(&request.result)?;
+    if RunFolder::is_run(&request.source) {
+        sample_run(job, request)
+    } else {
+        sample_model(job, request)
+    }
+}
+
+fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
+    let run = RunFolder::open(&request.source)?;
+    let mut record: Record = run.read_record()?;
+    request.changes.apply(&mut record.settings);
+    record.settings.check()?;
+    job.emit(Event::Started {
+        config: Box::new(record.settings.clone()),
+    });
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
+    job.stage(Stage::Loading, None);
+    let folder = open_recorded_model(&record)?;
+    let device = request.device.open()?;
+    let mut session = Session::from_cache(folder, device, record, run.path())?;
+    let (unet, vars) = load_unet(&session)?;
+    let final_weights = run.final_weights();
+    let weights = if final_weights.is_file() {
+        TensorFile::read(&final_weights)?
+    } else {
+        let (checkpoint, _) = run.latest_checkpoint()?;
+        let checkpoint = checkpoint.ok_or_else(|| {
+            Report::new(Area::Request, "This run has no weights yet")
+                .advise("Let it train first: use `resume`.")
+        })?;
+        let text = format!(
+            "The training is not finished; the weights of step {} are used.",
+            checkpoint.state.step
+        );
+        job.emit(Event::Note { text });
+        checkpoint.weights
+    };
+    load_weights(&vars, &weights)?;
+    let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
+    make_film(
+        job,
+        &mut session,
+        Some(&run),
+        &unet,
+        Some(tuned),
+        &request.result,
+    )
+}
+
+fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
+    let named = (request.source.as_os_str() != BUILTIN).then_some(request.source.as_path());
+    let mut config = TransferConfig {
+        start: Start::Noise,
+        ..TransferConfig::default()
+    };
+    request.changes.apply(&mut config);
+    if config.start != Start::Noise {
+        return Err(
+            Report::new(Area::Request, "A model alone has no clip to invert")
+                .advise("Leave --start out, or name a run folder instead of a model.")
+                .into(),
+        );
+    }
+    config.check()?;
+    job.emit(Event::Started {
+        config: Box::new(config.clone()),
+    });
+    job.stage(Stage::Loading, None);
+    let folder = open_model(named)?;
+    let device = request.device.open()?;
+    recommended(&mut config, &folder)?;
+    let clip = ClipRecord {
+        name: String::new(),
+        pixels_sha256: String::new(),
+        frames: 0,
+        width: 0,
+        height: 0,
+        fps: folder.card().fps.unwrap_or(PLAIN_FPS),
+        notes: Vec::new(),
+    };
+    let record = Record {
+        format: RUN_FORMAT,
+        program: program(),
+        subject: String::new(),
+        prompt: Some(request.result.prompt.clone()),
+        clip,
+        model: model_record(&folder, named)?,
+        settings: config,
+        changes: Vec::new(),
+    };
+    let shape = latent_shape(&folder);
+    let mut session = Session::without_clip(folder, device, record, &shape)?;
+    let (unet, _) = load_unet(&session)?;
+    make_film(job, &mut session, None, &unet, None, &request.result)
+}
+
+fn make_film(
+    job: &mut JobContext,
+    session: &mut Session,
+    run: Option<&RunFolder>,
+    unet: &UNet3DConditionModel,
+    tuned_sha256: Option<String>,
+    result: &ResultRequest,
+) -> Result<(), Halt> {
+    let spec = SampleSpec::result(
+        &session.record.settings,
+        result.prompt.clone(),
+        tuned_sha256.clone(),
+    );
+    let frames = sample(job, session, run, unet, &spec)?;
+    let clip = Clip::from_frames(frames, session.record.clip.fps, result.prompt.clone());
+    write_result(job, &session.record, tuned_sha256, result, &clip)
+}
+
+fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
+    match path {
+        Some(path) => Ok(ModelFolder::open(path)?),
+        None => Ok(models::builtin()?),
+    }
+}
+
+/// Opens the model a run was made with and checks that it is still the same.
+fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
+    let folder = open_model(record.model.folder.as_deref().map(Path::new))?;
+    if folder.weights_sha256()? != record.model.weights_sha256 {
+        return Err(Report::new(
+            Area::Model,
+            format!(
+                "The model {} is not the one this run was made with",
+                record.model.name
+            ),
+        )
+        .because("Its weights have another checksum.")
+        .advise("Put the original model back, or train the clip again.")
+        .into());
+    }
+    Ok(folder)
+}
+
+/// Fills in what was left to the model, and refuses sampling steps its schedule cannot make before time is spent.
+fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
+    let card = folder.card();
+    let steps = config
+        .sampling_steps
+        .or(card.steps)
+        .unwrap_or(SAMPLING_STEPS);
+    config.sampling_steps = Some(steps);
+    config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
+    Ddim::new(folder.scheduler(), steps)?;
+    ReferenceInversion::new(folder.scheduler(), steps)?;
+    Ok(())
+}
+
+/// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.
+fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
+    let limits = folder.clip_limits();
+    let factor = folder.vae_config().factor();
+    let channels = folder.vae_config().latent_channels;
+    [
+        1,
+        channels,
+        limits.default_frames,
+        limits.height / factor,
+        limits.width / factor,
+    ]
+}
+
+fn load_unet(session: &Session) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
+    let method = session.record.settings.method;
+    Ok(session
+        .folder
+        .load_unet(&|name| method.trains(name), &session.device)?)
+}
+
+fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
+    let (unet, vars) = load_unet(session)?;
+    let schedule = NoiseSchedule::new(session.folder.scheduler());
+    let text = session.text(&session.record.subject.clone())?;
+    Ok(Trainer::new(
+        &session.record.settings,
+        unet,
+        vars,
+        schedule,
+        &session.latents,
+        &text,
+    )?)
+}
+
+/// Reads the clip and cuts it to what the model accepts.
+fn load_clip(
+    job: &JobContext,
+    request: &TrainRequest,
+    folder: &ModelFolder,
+) -> Result<(Clip, Vec<String>), Halt> {
+    let config = &request.config;
+    let limits = folder.clip_limits();
+    let frames = config.frames.unwrap_or(limits.default_frames);
+    config.check_for(frames)?;
+    let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+    let (width, height) = config
+        .size
+        .unwrap_or((side(limits.width), side(limits.height)));
+    let multiple = side(limits.size_multiple).max(1);
+    if width % multiple != 0 || height % multiple != 0 {
+        let snap = |side: u32| (side / multiple * multiple).max(multiple);
+        return Err(Report::new(
+            Area::Request,
+            format!("{width}x{height} does not fit the model"),
+        )
+        .because(format!("Its sizes are multiples of {multiple} pixels."))
+        .advise(format!("Use --size {}x{}.", snap(width), snap(height)))
+        .into());
+    }
+    let reading = Limits {
+        start_secs: config.start_secs,
+        wanted_frames: if config.loop_short { 1 } else { frames },
+        ..Limits::default()
+    };
+    let cancel = job.cancel_token();
+    let clip = video::load(&request.clip, &reading, &|| cancel.is_cancelled())?;
+    let fit = Fit {
+        frames,
+        width,
+        height,
+        fps: config.fps,
+        mode: match config.fit {
+            FitChoice::Crop => FitMode::Crop,
+            FitChoice::Contain => FitMode::Contain,
+            FitChoice::Stretch => FitMode::Stretch,
+        },
+        start_secs: config.start_secs,
+        short: if config.loop_short {
+            ShortClip::Loop
+        } else {
+            ShortClip::Error
+        },
+    };
+    let fitted = video::fit(&clip, &fit)?;
+    let mut notes = clip.notes;
+    notes.extend(fitted.notes);
+    Ok((fitted.clip, notes))
+}
+
+fn clip_record(clip: &Clip, notes: Vec<String>) -> ClipRecord {
+    let (width, height) = clip.size();
+    ClipRecord {
+        name: clip.source_name.clone(),
+        pixels_sha256: pixels_sha256(clip),
+        frames: clip.frames.len(),
+        width,
+        height,
+        fps: clip.fps,
+        notes,
+    }
+}
+
+fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let name = path.map_or_else(
+        || BUILTIN.to_owned(),
+        |path| {
+            absolute(path)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        },
+    );
+    Ok(ModelRecord {
+        name,
+        folder: path.map(|path| absolute(path).to_string_lossy().into_owned()),
+        weights_sha256: folder.weights_sha256()?,
+    })
+}
+
+fn hash_file(path: &Path) -> Result<String, Halt> {
+    Ok(sha256_hex(&TensorFile::read(path)?.to_bytes(path)?))
+}
+
+fn program() -> String {
+    format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}

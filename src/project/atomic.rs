@@ -1,0 +1,98 @@
+//! Files that are either whole or absent.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::error::ProjectError;
+
+/// Writes a file under a temporary name beside it, syncs it and renames it over `path`.
+///
+/// # Errors
+/// [`ProjectError::Io`]; the old file is then still whole.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ProjectError> {
+    let temporary = temporary_name(path);
+    let written = write_synced(&temporary, bytes).and_then(|()| {
+        fs::rename(&temporary, path).map_err(ProjectError::io("rename", &temporary))
+    });
+    if written.is_err() {
+        fs::remove_file(&temporary).ok();
+    }
+    written?;
+    sync_parent(path)
+}
+
+/// Writes and syncs a file under its own name; for files in a folder that is renamed as a whole.
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ProjectError> {
+    let mut file = File::create(path).map_err(ProjectError::io("create", path))?;
+    file.write_all(bytes)
+        .map_err(ProjectError::io("write", path))?;
+    file.sync_all().map_err(ProjectError::io("write", path))
+}
+
+/// Makes a rename inside `path`'s folder survive a power failure.
+pub(super) fn sync_parent(path: &Path) -> Result<(), ProjectError> {
+    // Only Unix lets a folder be opened and synced; elsewhere the rename itself is what there is.
+    if cfg!(unix)
+        && let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        let folder = File::open(parent).map_err(ProjectError::io("open", parent))?;
+        folder
+            .sync_all()
+            .map_err(ProjectError::io("sync", parent))?;
+    }
+    Ok(())
+}
+
+pub(super) fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+/// The first of `STEM.EXT`, `STEM 2.EXT`, `STEM 3.EXT` … in `folder` that is not taken, so that nothing is overwritten.
+/// An empty `extension` means a folder name.
+#[must_use]
+pub fn free_name(folder: &Path, stem: &str, extension: &str) -> PathBuf {
+    let suffix = if extension.is_empty() {
+        String::new()
+    } else {
+        format!(".{extension}")
+    };
+    let mut candidate = folder.join(format!("{stem}{suffix}"));
+    let mut number = 2_u64;
+    while candidate.symlink_metadata().is_ok() {
+        candidate = folder.join(format!("{stem} {number}{suffix}"));
+        number += 1;
+    }
+    candidate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_gets_the_next_number() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            free_name(folder.path(), "film", "mp4"),
+            folder.path().join("film.mp4")
+        );
+        write_atomic(&folder.path().join("film.mp4"), b"x").unwrap();
+        write_atomic(&folder.path().join("film 2.mp4"), b"x").unwrap();
+        assert_eq!(
+            free_name(folder.path(), "film", "mp4"),
+            folder.path().join("film 3.mp4")
+        );
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            2,
+            "no temporary file stays"
+        );
+    }
+}

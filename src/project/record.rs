@@ -1,0 +1,98 @@
+//! What `run.toml` and the recipe inside an export say. `S` is the settings struct of the training.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything needed to repeat a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord<S> {
+    /// Version of this file's layout.
+    pub format: u32,
+    /// Version of the program that made the run.
+    pub program: String,
+    /// What the clip shows, in words.
+    pub subject: String,
+    /// What the result shall show; a run that only trains has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The clip as it was used.
+    pub clip: ClipRecord,
+    /// The model that was trained.
+    pub model: ModelRecord,
+    /// Settings at the start.
+    pub settings: S,
+    /// What was changed while the run went on, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+}
+
+/// The clip as the run used it. The latents themselves are in the run's cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClipRecord {
+    /// File name without its folder.
+    pub name: String,
+    /// SHA-256 of the fitted frames' pixels, so that the same cut of the same clip can be recognised.
+    pub pixels_sha256: String,
+    /// Frames after fitting.
+    pub frames: usize,
+    /// Width after fitting, in pixels.
+    pub width: u32,
+    /// Height after fitting, in pixels.
+    pub height: u32,
+    /// Frames per second after fitting.
+    pub fps: f64,
+    /// What was cropped, repeated or resampled, in plain words.
+    pub notes: Vec<String>,
+}
+
+/// The model as the run used it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Folder name without its path.
+    pub name: String,
+    /// Where the model was; none means the built-in model. Never written into an export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// SHA-256 of its weight files, by their path inside the model.
+    pub weights_sha256: BTreeMap<String, String>,
+}
+
+/// A setting that was changed while the run went on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Holds from the step after this one.
+    pub step: u32,
+    /// Which setting, as commands name it.
+    pub setting: String,
+    /// Its new value.
+    pub value: f64,
+}
+
+/// What an exported film says about how it was made. Names and hashes only: a film is given away, so no paths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe<S> {
+    /// Layout version of the run's record.
+    pub format: u32,
+    /// Version of the program that made the film.
+    pub program: String,
+    /// What the clip shows; none without a clip.
+    pub subject: Option<String>,
+    /// What the film shall show.
+    pub prompt: String,
+    /// Seed of all noise.
+    pub seed: u64,
+    /// The clip whose motion it has.
+    pub clip: Option<ClipRecord>,
+    /// The model's name.
+    pub model_name: String,
+    /// SHA-256 of the model's weight files, by their path inside the model.
+    pub model_sha256: BTreeMap<String, String>,
+    /// SHA-256 of the fine-tuned weights; none means an untouched model.
+    pub tuned_sha256: Option<String>,
+    /// Settings at the start.
+    pub settings: S,
+    /// What was changed while the run went on.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+}

@@ -1,0 +1,455 @@
+//! The settings of a transfer: one struct for flags, presets, run files and (later) the window.
+
+use clap::builder::PossibleValue;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use crate::methods::Method;
+use crate::project::LiveSettings;
+use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
+
+/// Settings of training and sampling. `Default` is what the command line takes without flags.
+#[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// How the model learns the motion
+    #[arg(long, value_enum, default_value = "vmc", help_heading = "Training")]
+    pub method: Method,
+    /// Training steps; 0 samples with the model as it is
+    #[arg(long, default_value_t = 40, help_heading = "Training")]
+    pub steps: u32,
+    /// Learning rate of AdamW
+    #[arg(long, default_value_t = 1e-3, help_heading = "Training")]
+    pub learning_rate: f64,
+    /// Weight decay of AdamW
+    #[arg(long, default_value_t = 1e-2, help_heading = "Training")]
+    pub weight_decay: f64,
+    /// Norm that gradients are clipped to, 0 for no clipping
+    #[arg(long, default_value_t = 1.0, help_heading = "Training")]
+    pub clip_norm: f64,
+    /// Smallest diffusion timestep that is trained
+    #[arg(long, default_value_t = 0, help_heading = "Training")]
+    pub min_timestep: u32,
+    /// Largest diffusion timestep that is trained, at most the model's last
+    #[arg(long, default_value_t = 999, help_heading = "Training")]
+    pub max_timestep: u32,
+    /// Seed of all noise
+    #[arg(long, default_value_t = 1, help_heading = "Training")]
+    pub seed: u64,
+
+    /// λg, weight of the global term (wavelets along time); the paper suggests 0.2 to 0.5
+    #[arg(
+        long,
+        default_value_t = 0.4,
+        help_heading = "Spectral motion alignment"
+    )]
+    pub lambda_g: f64,
+    /// λl, weight of the local term (Fourier amplitude and phase); the paper suggests 0.1 to 0.3
+    #[arg(
+        long,
+        default_value_t = 0.2,
+        help_heading = "Spectral motion alignment"
+    )]
+    pub lambda_l: f64,
+    /// δ, low-frequency bias of the local term: an exponent, 0 weighs all frequencies alike
+    #[arg(
+        long,
+        default_value_t = 0.05,
+        help_heading = "Spectral motion alignment"
+    )]
+    pub delta: f64,
+    /// Frequencies beyond this many cycles per latent pixel count nothing [default: none]
+    #[arg(long, help_heading = "Spectral motion alignment")]
+    pub cutoff: Option<f64>,
+    /// Wavelet levels [default: as many as the frames allow, 3 for 8 frames and 4 for 16]
+    #[arg(long, help_heading = "Spectral motion alignment")]
+    pub levels: Option<usize>,
+    /// Weight of each wavelet band, approximation first, then details from the finest [default: all 1]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        help_heading = "Spectral motion alignment"
+    )]
+    pub level_weights: Vec<f64>,
+    /// Frame differences with their sign (the paper) or without (the authors' code)
+    #[arg(
+        long,
+        value_enum,
+        default_value = "signed",
+        help_heading = "Spectral motion alignment"
+    )]
+    pub residual: Residual,
+    /// What the host loss compares: each pixel along time, or each frame as a whole
+    #[arg(
+        long,
+        value_enum,
+        default_value = "frame",
+        help_heading = "Spectral motion alignment"
+    )]
+    pub cosine_axis: CosineAxis,
+    /// Take phase differences around the circle instead of as plain numbers
+    #[arg(long, help_heading = "Spectral motion alignment")]
+    pub phase_wrap: bool,
+    /// Give the outermost row and column of the spectrum no weight, as the paper writes it
+    #[arg(long, help_heading = "Spectral motion alignment")]
+    pub zero_border: bool,
+    /// Scale of the Fourier transform
+    #[arg(
+        long,
+        value_enum,
+        default_value = "backward",
+        help_heading = "Spectral motion alignment"
+    )]
+    pub fft_norm: FftNorm,
+
+    /// Frames taken from the clip [default: what the model was made for]
+    #[arg(long, help_heading = "Clip")]
+    pub frames: Option<usize>,
+    /// Size the clip is fitted to, WIDTHxHEIGHT in pixels [default: what the model was made for]
+    #[arg(long, value_parser = parse_size, help_heading = "Clip")]
+    #[serde(with = "size_text", skip_serializing_if = "Option::is_none")]
+    pub size: Option<(u32, u32)>,
+    /// Frames per second taken from the clip [default: spread over the whole clip]
+    #[arg(long, help_heading = "Clip")]
+    pub fps: Option<f64>,
+    /// Where in the clip to begin, in seconds
+    #[arg(long, default_value_t = 0.0, help_heading = "Clip")]
+    pub start_secs: f64,
+
+    /// How frames of another shape are brought to the model's
+    #[arg(long, value_enum, default_value = "crop", help_heading = "Clip")]
+    pub fit: FitChoice,
+    /// Run a clip that is too short forth and back instead of refusing it
+    #[arg(long, help_heading = "Clip")]
+    pub loop_short: bool,
+
+    /// What sampling starts from
+    #[arg(
+        long,
+        value_enum,
+        default_value = "inverted",
+        help_heading = "Sampling"
+    )]
+    pub start: Start,
+    /// Share p of the inverted clip with `--start mixed`: sqrt(p) inverted + sqrt(1 - p) noise
+    #[arg(long, default_value_t = 0.5, help_heading = "Sampling")]
+    pub noise_prior: f64,
+    /// Words used while inverting the clip
+    #[arg(long, value_enum, default_value = "empty", help_heading = "Sampling")]
+    pub inversion_prompt: InversionPrompt,
+    /// Denoising steps of a sample, and inversion steps [default: what the model recommends, else 30]
+    #[arg(long, help_heading = "Sampling")]
+    pub sampling_steps: Option<usize>,
+    /// How strongly the sample obeys its words, 1 for no guidance [default: what the model recommends, else 9]
+    #[arg(long, help_heading = "Sampling")]
+    pub guidance: Option<f64>,
+
+    /// Training steps between two previews, 0 for none
+    #[arg(long, default_value_t = 100, help_heading = "Run")]
+    pub preview_every: u32,
+    /// Training steps between two checkpoints, 0 for none but the last
+    #[arg(long, default_value_t = 50, help_heading = "Run")]
+    pub checkpoint_every: u32,
+    /// Checkpoints kept, the newest ones
+    #[arg(long, default_value_t = 3, help_heading = "Run")]
+    pub keep_checkpoints: usize,
+}
+
+/// How frames of another shape are brought to the model's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FitChoice {
+    /// Keep the middle and cut what sticks out
+    Crop,
+    /// Keep everything and fill the rest with black bars
+    Contain,
+    /// Keep everything and change the shape
+    Stretch,
+}
+
+/// What sampling starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Fresh noise: only the fine-tuning carries the motion
+    Noise,
+    /// The clip, inverted by DDIM: carries the most motion, and some of the clip's look
+    Inverted,
+    /// Both, mixed by `--noise-prior`
+    Mixed,
+}
+
+/// Words used while inverting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InversionPrompt {
+    /// No words, as the reference implementations do
+    Empty,
+    /// The words for the clip
+    Subject,
+}
+
+/// Named settings; flags given beside a preset win over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// This program's own settings
+    Default,
+    /// The paper: signed residuals, 3 levels for 8 frames and 4 for 16, λg 0.4, λl 0.2, δ 0.05
+    Paper,
+    /// The authors' code: absolute residuals, 2 levels
+    SmaRepo,
+}
+
+impl Preset {
+    /// The preset's file.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Default => include_str!("../../assets/presets/default.toml"),
+            Self::Paper => include_str!("../../assets/presets/paper.toml"),
+            Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
+        }
+    }
+
+    /// The preset's settings; what its file does not name is the default.
+    ///
+    /// # Errors
+    /// When the file is not a valid settings table; a test reads each one.
+    pub fn config(self) -> Result<TransferConfig, TrainError> {
+        toml::from_str(self.text()).map_err(|error| TrainError::Setting(error.to_string()))
+    }
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        #[derive(Parser)]
+        struct NoFlags {
+            #[command(flatten)]
+            config: TransferConfig,
+        }
+        NoFlags::parse_from([""]).config
+    }
+}
+
+/// Flags that were typed, over the settings of a preset.
+///
+/// # Errors
+/// When the preset cannot be read or a value cannot be kept.
+pub fn explicit_over_preset(
+    typed: &TransferConfig,
+    matches: &ArgMatches,
+    preset: Option<Preset>,
+) -> Result<TransferConfig, TrainError> {
+    let Some(preset) = preset else {
+        return Ok(typed.clone());
+    };
+    let as_table = |config: &TransferConfig| {
+        toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
+    };
+    let mut merged = as_table(&preset.config()?)?;
+    for (name, value) in as_table(typed)? {
+        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
+            merged.insert(name, value);
+        }
+    }
+    merged
+        .try_into()
+        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
+}
+
+impl TransferConfig {
+    /// The settings of the spectral terms for a clip of `frames` frames.
+    #[must_use]
+    pub fn motion_loss(&self, frames: usize, delta: f64) -> MotionLossConfig {
+        MotionLossConfig {
+            levels: self.levels.unwrap_or_else(|| default_levels(frames)),
+            level_weights: self.level_weights.clone(),
+            delta,
+            base: 1.0,
+            cutoff: self.cutoff,
+            residual: self.residual,
+            phase_wrap: self.phase_wrap,
+            zero_border: self.zero_border,
+            fft_norm: self.fft_norm,
+        }
+    }
+
+    /// Checks the settings of the spectral terms for a clip of `frames` frames.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] says what does not fit.
+    pub fn check_for(&self, frames: usize) -> Result<(), TrainError> {
+        self.motion_loss(frames, self.delta)
+            .validate()
+            .map_err(|error| TrainError::Setting(error.to_string()))
+    }
+
+    /// The settings that may change while a run goes on.
+    #[must_use]
+    pub fn live(&self) -> LiveSettings {
+        LiveSettings {
+            lambda_g: self.lambda_g,
+            lambda_l: self.lambda_l,
+            delta: self.delta,
+            learning_rate: self.learning_rate,
+            preview_every: self.preview_every,
+        }
+    }
+
+    /// These settings with the live ones replaced.
+    #[must_use]
+    pub fn with_live(self, live: &LiveSettings) -> Self {
+        Self {
+            lambda_g: live.lambda_g,
+            lambda_l: live.lambda_l,
+            delta: live.delta,
+            learning_rate: live.learning_rate,
+            preview_every: live.preview_every,
+            ..self
+        }
+    }
+
+    /// Timesteps that are trained, as a half-open range within a schedule of `levels` timesteps; never empty.
+    #[must_use]
+    pub fn timestep_range(&self, levels: u32) -> (u32, u32) {
+        let end = self.max_timestep.saturating_add(1).min(levels.max(1));
+        (self.min_timestep.min(end - 1), end)
+    }
+
+    /// Share of the inverted clip in the starting latents.
+    #[must_use]
+    pub fn inverted_share(&self) -> f64 {
+        match self.start {
+            Start::Noise => 0.0,
+            Start::Inverted => 1.0,
+            Start::Mixed => self.noise_prior,
+        }
+    }
+
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] names the flag, the value and the range of the first one outside.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let range = |flag: &str, value: f64, good: bool, want: &str| {
+            if good && value.is_finite() {
+                return Ok(());
+            }
+            Err(TrainError::Setting(format!(
+                "{flag} is {value}, but must be {want}"
+            )))
+        };
+        let at_least_0 = |flag, value: f64| range(flag, value, value >= 0.0, "0 or more");
+        let above_0 = |flag, value: f64| range(flag, value, value > 0.0, "above 0");
+        let share = |flag, value: f64| range(flag, value, (0.0..=1.0).contains(&value), "0 to 1");
+
+        above_0("--learning-rate", self.learning_rate)?;
+        at_least_0("--weight-decay", self.weight_decay)?;
+        at_least_0("--clip-norm", self.clip_norm)?;
+        at_least_0("--lambda-g", self.lambda_g)?;
+        at_least_0("--lambda-l", self.lambda_l)?;
+        at_least_0("--delta", self.delta)?;
+        self.cutoff
+            .map_or(Ok(()), |cutoff| above_0("--cutoff", cutoff))?;
+        for weight in &self.level_weights {
+            at_least_0("--level-weights", *weight)?;
+        }
+        self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
+        at_least_0("--start-secs", self.start_secs)?;
+        share("--noise-prior", self.noise_prior)?;
+        if let Some(steps) = self.sampling_steps {
+            range(
+                "--sampling-steps",
+                steps as f64,
+                (1..=1000).contains(&steps),
+                "1 to 1000",
+            )?;
+        }
+        self.guidance
+            .map_or(Ok(()), |guidance| at_least_0("--guidance", guidance))?;
+        let (min, max) = (f64::from(self.min_timestep), f64::from(self.max_timestep));
+        range("--min-timestep", min, min <= max, "at most --max-timestep")?;
+        match self.frames {
+            Some(frames) if frames < 2 => Err(TrainError::Setting(format!(
+                "--frames is {frames}, but motion needs at least 2 frames"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Wavelet levels that a clip of `frames` frames allows: `ceil(log2(frames - 1))`, the paper's 3 for 8 and 4 for 16.
+#[must_use]
+pub fn default_levels(frames: usize) -> usize {
+    let residuals = frames.saturating_sub(1).max(1);
+    residuals.next_power_of_two().trailing_zeros() as usize
+}
+
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text
+        .split_once(['x', 'X', '×'])
+        .and_then(|(width, height)| {
+            Some((
+                width.trim().parse::<u32>().ok()?,
+                height.trim().parse::<u32>().ok()?,
+            ))
+        });
+    match parsed {
+        Some((width, height)) if width > 0 && height > 0 => Ok((width, height)),
+        _ => Err("write it as WIDTHxHEIGHT in pixels, for example 64x64".to_owned()),
+    }
+}
+
+/// A size as `64x48` in files, as it is typed.
+mod size_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        size: &Option<(u32, u32)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match size {
+            Some((width, height)) => serializer.serialize_some(&format!("{width}x{height}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+    ) -> Result<Option<(u32, u32)>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::parse_size(&text).map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
+/// The flag values of an enum of the losses: their names and what they mean.
+macro_rules! flag_values {
+    ($type:ty, $($variant:ident => $name:literal, $help:literal;)+) => {
+        impl ValueEnum for $type {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self::$variant),+]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Some(match self { $(Self::$variant => PossibleValue::new($name).help($help)),+ })
+            }
+        }
+    };
+}
+
+flag_values! { CosineAxis,
+    Frame => "frame", "Each pixel along the frames, as the authors' code does";
+    Pixel => "pixel", "Each frame over its pixels, as the VMC paper writes it";
+}
+flag_values! { FftNorm,
+    Backward => "backward", "Unscaled, as the paper's weights expect";
+    Ortho => "ortho", "Divided by the root of the number of pixels";
+}
+flag_values! { Residual,
+    Signed => "signed", "Differences of frames, as the paper writes them";
+    Abs => "abs", "Their absolute values, as the authors' code does";
+}
