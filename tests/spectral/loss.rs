@@ -12,6 +12,9 @@ const SPEC_GRADIENT: f64 = 2e-6;
 
 type Dims = (usize, usize, usize, usize);
 
+/// Size, levels, residual, bands `A, D1, ..`, then total, amplitude, phase and wrapped phase.
+type SpecRow = (Dims, usize, Residual, &'static [f64], [f64; 4]);
+
 /// The two test clips of spec sma.md 9, f64.
 fn spec_clips((c, f, h, w): Dims) -> (Tensor, Tensor) {
     let make = |value: &dyn Fn(f64, f64, f64, f64) -> f64| {
@@ -105,7 +108,7 @@ fn term<'a>(
 fn values_match_the_spec_vectors() {
     use Residual::{Abs, Signed};
     #[rustfmt::skip]
-    let rows: [(Dims, usize, Residual, &[f64], [f64; 4]); 6] = [
+    let rows: [SpecRow; 6] = [
         ((2, 4, 4, 6), 2, Abs, &[0.40024879, 0.40439621, 0.31643963], [1.12108464, 1.42063766, 1.71657079, 1.52541635]),
         ((2, 4, 4, 6), 2, Signed, &[0.50983826, 0.43267343, 0.70856035], [1.65107204, 1.56947588, 2.27430782, 1.95768037]),
         ((3, 8, 5, 7), 3, Abs, &[0.67947195, 0.43912962, 0.35487319, 0.17405813], [1.64753289, 1.32969818, 2.19344192, 1.68459092]),
