@@ -14,6 +14,7 @@ import time
 from typing import Any, Callable
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 import world
@@ -206,9 +207,9 @@ def make_tokenizer(folder: str) -> Any:
 
 def make_text(tok: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
-    return CLIPTextModel(CLIPTextConfig(
+    return CLIPTextModel._from_config(CLIPTextConfig(
         vocab_size=len(tok), hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=77, hidden_act="gelu", bos_token_id=len(tok) - 2, eos_token_id=len(tok) - 1, pad_token_id=len(tok) - 1))
+        max_position_embeddings=77, hidden_act="gelu", bos_token_id=len(tok) - 2, eos_token_id=len(tok) - 1, pad_token_id=len(tok) - 1), attn_implementation="eager")
 
 
 def ids_of(tok: Any, texts: list[str]) -> torch.Tensor:
@@ -226,12 +227,14 @@ def hint_loss(head: torch.nn.Module, hidden: torch.Tensor, stated: torch.Tensor)
 def make_unet() -> Any:
     """The denoiser: temporal layers start as the identity."""
     from diffusers import UNet3DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor
     n = len(CHANNELS)
     unet = UNet3DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, block_out_channels=CHANNELS, layers_per_block=1,
         down_block_types=("CrossAttnDownBlock3D",) * (n - 1) + ("DownBlock3D",),
         up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * (n - 1),
         cross_attention_dim=TEXT_WIDTH, attention_head_dim=HEAD, norm_num_groups=GROUPS)
+    unet.set_attn_processor(AttnProcessor())      # plain products: the fused kernel is slow backwards on CPU
     for name, module in unet.named_modules():
         if name.split(".")[-1] == "transformer_in" or "temp_attentions" in name and name.endswith(".proj_out"):
             out = module.proj_out if name.endswith("transformer_in") else module
@@ -262,18 +265,24 @@ def skip_time_for_images() -> None:
 def make_scheduler() -> Any:
     from diffusers import DDIMScheduler
     return DDIMScheduler(beta_start=0.00085, beta_end=BETA_END, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-                         steps_offset=1, timestep_spacing="trailing", prediction_type="epsilon")
+                         steps_offset=1, timestep_spacing="leading", prediction_type="epsilon")
 
 
 class Pool:
     """Encoded clips of the world, slowly replaced by fresh ones while training goes on."""
 
-    def __init__(self, vae: Any, size: int, g: torch.Generator, striped: float) -> None:
-        self.vae, self.g, self.striped, self.next = vae, g, striped, 0
-        self.latents = torch.empty(0)
-        parts = [self._draw(64) for _ in range((size + 63) // 64)]
-        self.latents = torch.cat([p[0] for p in parts])
-        self.labels = torch.cat([p[1] for p in parts])
+    def __init__(self, vae: Any, size: int, g: torch.Generator, striped: float, cache: str) -> None:
+        self.vae, self.g, self.striped, self.next, self.cache = vae, g, striped, 0, cache
+        if os.path.exists(cache):
+            self.latents, self.labels = torch.load(cache)
+        else:
+            parts = [self._draw(16) for _ in range((size + 15) // 16)]
+            self.latents = torch.cat([p[0] for p in parts])
+            self.labels = torch.cat([p[1] for p in parts])
+            self.keep()
+
+    def keep(self) -> None:
+        torch.save((self.latents, self.labels), self.cache)
 
     @torch.no_grad()
     def _draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -283,7 +292,7 @@ class Pool:
         z = z.float() * self.vae.config.scaling_factor
         return z.view(n, FRAMES, *z.shape[1:]), torch.stack([c.colour, c.shape, c.ground, c.striped.long()], 1)
 
-    def refresh(self, n: int = 32) -> None:
+    def refresh(self, n: int = 16) -> None:
         z, labels = self._draw(n)
         at = torch.arange(self.next, self.next + n) % len(self.latents)
         self.latents[at], self.labels[at] = z, labels
@@ -319,12 +328,13 @@ def load_vae(work: str) -> Any:
 
 @torch.no_grad()
 def sample(unet: Any, text: Any, tok: Any, vae: Any, prompts: list[str], frames: int, steps: int, guidance: float, seed: int = 3,
-           chunk: int = 32) -> torch.Tensor:
+           chunk: int | None = None) -> torch.Tensor:
     """Guided DDIM sampling: clips (N, F, 3, 64, 64)."""
     sched = make_scheduler()
     g = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(prompts), 4, frames, 16, 16, generator=g)
     out: list[torch.Tensor] = []
+    chunk = chunk or max(1, 32 // frames)
     for i in range(0, len(prompts), chunk):
         part = prompts[i:i + chunk]
         with autocast():
@@ -384,50 +394,77 @@ def with_average(make: Callable[[], Any], shadow: dict[str, torch.Tensor]) -> An
     return m.eval()
 
 
+def share_gradients(parameters: list[torch.nn.Parameter], ranks: int) -> None:
+    """Average the gradients over all processes."""
+    if ranks > 1:
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([x.flatten() for x in grads])
+        dist.all_reduce(flat)
+        for x, part in zip(grads, flat.div_(ranks).split([x.numel() for x in grads])):
+            x.copy_(part.view_as(x))
+
+
+def agree(value: float, ranks: int) -> float:
+    """The first process's value, in every process."""
+    shared = torch.tensor([value], dtype=torch.float64)
+    if ranks > 1:
+        dist.broadcast(shared, 0)
+    return float(shared)
+
+
 def train_unet(a: argparse.Namespace) -> None:
     """Noise prediction. `--phase image` trains on single frames with all temporal layers bypassed, `--phase video` on clips."""
     torch.manual_seed(a.seed)
     skip_time_for_images()
+    if a.ranks > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{a.port}", rank=a.rank, world_size=a.ranks)
+    first = a.rank == 0
     g = torch.Generator().manual_seed(a.seed)
-    vae, tok = load_vae(a.work), make_tokenizer(f"{a.work}/tokenizer")
+    vae, tok = load_vae(a.work), make_tokenizer(f"{a.work}/tokenizer{a.rank or ''}")
     unet, text = make_unet().train(), make_text(tok).train()
     head = torch.nn.Linear(TEXT_WIDTH, len(world.COLOURS) + len(world.SHAPES) + len(world.GROUNDS) + 3)
     models = [unet, text, head]
     path, step, spent, shadows = f"{a.work}/unet.pt", 0, 0.0, None
-    opt = torch.optim.AdamW([p for m in models for p in m.parameters()], lr=a.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
-    if os.path.exists(path) and (a.resume or a.phase == "video"):
+    temporal = [p for k, p in unet.named_parameters() if "temp_" in k or "transformer_in" in k]
+    known = {id(p) for p in temporal}
+    rest = [p for m in models for p in m.parameters() if id(p) not in known]
+    opt = torch.optim.AdamW([dict(params=rest, share=1.0), dict(params=temporal, share=a.temporal_lr)], lr=a.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    if os.path.exists(path) and (a.resume or a.onward):
         s = torch.load(path)
-        for m, w in zip(models, s["models"]):
-            m.load_state_dict(w)
         shadows = s["shadows"]
-        if s["phase"] == a.phase and a.resume:
+        for m, w, shadow in zip(models, s["models"], shadows):
+            m.load_state_dict(w if a.resume else w | shadow)        # a new stage starts from the averaged weights
+        if a.resume:
             opt.load_state_dict(s["opt"]); step, spent = s["step"], s["spent"]
     if shadows is None:
         shadows = [{k: p.detach().clone() for k, p in m.named_parameters()} for m in models]
-    g.manual_seed(a.seed + step + 1000 * (a.phase == "video"))
+    g.manual_seed(a.seed + step + 1000 * (a.phase == "video") + 100003 * a.rank)
     begin = time.time()
-    pool = Pool(vae, a.pool, g, a.striped)
+    pool = Pool(vae, a.pool, g, a.striped, f"{a.work}/pool.pt")
     print(f"pool {tuple(pool.latents.shape)} std {float(pool.latents.std()):.3f} in {time.time() - begin:.0f} s; "
           f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M + {sum(p.numel() for p in text.parameters()) / 1e6:.2f} M parameters", flush=True)
     abar = make_scheduler().alphas_cumprod
-    if step == 0 and a.phase == "image":                                        # the text encoder learns what is said first
-        for i in range(160):
+    if step == 0 and not a.onward and first:                                       # the text encoder learns what is said first
+        for i in range(100):
             _, texts, stated = pool.batch(64, 1)
             with autocast():
                 loss = hint_loss(head, text(ids_of(tok, texts)).last_hidden_state, stated)
             opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
         print(f"text hint loss {loss.item():.3f} after {time.time() - begin:.0f} s", flush=True)
-    start, last, looked = time.time() - spent, time.time(), time.time()
-    mean, bands = 0.0, torch.zeros(4)
-    while (done := (time.time() - start) / (60 * a.minutes)) < 1.0:
+    everything = [p for m in models for p in m.parameters()]
+    if a.ranks > 1:
+        for p in everything:
+            dist.broadcast(p.data, 0)
+    start, last, looked, mean = time.time() - spent, time.time(), time.time(), 0.0
+    while (done := agree((time.time() - start) / (60 * a.minutes), a.ranks)) < 1.0:
         rate = schedule(done, a.lr, 0.02, 0.05)
         for group in opt.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         image = a.phase == "image" or step % a.image_every == a.image_every - 1
         frames, n = (1, a.batch) if image else (FRAMES, max(1, a.batch // FRAMES))
         z, texts, stated = pool.batch(n, frames)
         u = torch.rand(n, generator=g)
-        t = torch.where(torch.rand(n, generator=g) < 0.5, u * 1000, 300 + u * 700).long().clamp(0, 999)
+        t = (u * 1000).long().clamp(0, 999)
         e = torch.randn(z.shape, generator=g)
         ab = abar[t][:, None, None, None, None]
         with autocast():
@@ -435,22 +472,26 @@ def train_unet(a: argparse.Namespace) -> None:
             out = unet(ab.sqrt() * z + (1 - ab).sqrt() * e, t, context).sample
         each = (out.float() - e).square().flatten(1).mean(1)
         loss = each.mean()
-        total = loss + 0.02 * hint_loss(head, context, stated)
+        # An error of the noise becomes an error of the picture 1 / sqrt(alpha-bar) times as large: weigh it by that, up to a limit.
+        weight = (1 / abar[t]).clamp_max(a.weight)
+        total = (weight * each).mean() * (4 / a.weight) + 0.02 * hint_loss(head, context, stated)
         opt.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_([p for m in models for p in m.parameters()], 1.0)
+        share_gradients(everything, a.ranks)
+        torch.nn.utils.clip_grad_norm_(everything, 1.0)
         opt.step()
         step += 1
-        average(models, shadows, min(a.ema, (step + 1) / (step + 10)))
+        if first:
+            average(models, shadows, min(a.ema, (step + 1) / (step + 10)))
         mean = 0.98 * mean + 0.02 * loss.item() if step > 1 else loss.item()
         if step % a.refresh == 0:
             pool.refresh()
-        if time.time() - last > 60:
+        if first and time.time() - last > 60:
             last = time.time()
             save(path, dict(models=[m.state_dict() for m in models], shadows=shadows, opt=opt.state_dict(), step=step, spent=time.time() - start, phase=a.phase))
             band = [round(float(each.detach()[(t >= lo) & (t < lo + 250)].mean()), 4) for lo in (0, 250, 500, 750)]
             print(f"{a.phase} {done * a.minutes:5.1f} min step {step} lr {rate:.2e} loss {mean:.4f} bands {band}", flush=True)
-        if time.time() - looked > 60 * a.look:
+        if first and time.time() - looked > 60 * a.look:
             looked = time.time()
             frames, n = (1, 64) if a.phase == "image" else (FRAMES, 16)
             prompts, want = test_prompts(n)
@@ -458,7 +499,10 @@ def train_unet(a: argparse.Namespace) -> None:
             world.save_sheet(v.flatten(0, 1), f"{a.work}/{a.phase}.png", 16, 1)
             print(f"   look ({time.time() - looked:.0f} s)", json.dumps(obedience(v, want)), flush=True)
             start += time.time() - looked if a.free_looks else 0
+    if not first:
+        return
     save(path, dict(models=[m.state_dict() for m in models], shadows=shadows, opt=opt.state_dict(), step=step, spent=time.time() - start, phase=a.phase))
+    pool.keep()
     note(a.work, a.phase, minutes=round((time.time() - start) / 60, 1), steps=step, batch_frames=a.batch, loss=round(mean, 4))
     print("done", a.phase, step, f"{mean:.4f}", flush=True)
 
@@ -484,7 +528,7 @@ def evaluate(a: argparse.Namespace) -> None:
         for guidance in a.guidance:
             begin = time.time()
             v = sample(unet, text, tok, vae, prompts, a.frames, steps, guidance)
-            world.save_sheet(v[:16].flatten(0, 1), f"{a.work}/eval-{steps}-{guidance:g}.png", 2 * a.frames, 1)
+            world.save_sheet(v[:16].flatten(0, 1), f"{a.work}/eval-{steps}-{guidance:g}.png", 16, 1)
             table.append(dict(steps=steps, guidance=guidance, **obedience(v, want)))
             print(json.dumps(table[-1]), f"{time.time() - begin:.0f} s", flush=True)
     with open(f"{a.work}/evaluation.json", "w") as f:
@@ -542,8 +586,8 @@ def main() -> None:
     p.add_argument("--batch", type=int, default=8, help="frames in a batch (8 for vae, 128 for unet)")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--phase", choices=["image", "video"], default="image")
-    p.add_argument("--pool", type=int, default=3072, help="encoded clips kept for training")
-    p.add_argument("--refresh", type=int, default=12, help="steps between replacements of 32 clips of the pool")
+    p.add_argument("--pool", type=int, default=1024, help="encoded clips kept for training")
+    p.add_argument("--refresh", type=int, default=25, help="steps between replacements of 16 clips of the pool")
     p.add_argument("--image-every", type=int, default=5, help="in the video phase every n-th batch is single frames")
     p.add_argument("--ema", type=float, default=0.999)
     p.add_argument("--striped", type=float, default=0.0, help="share of striped grounds")
@@ -559,6 +603,12 @@ def main() -> None:
     p.add_argument("--kl", type=float, default=3e-4)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--onward", action="store_true", help="start from the averaged weights of the stage before")
+    p.add_argument("--weight", type=float, default=16.0, help="limit of the loss weight of noisy steps")
+    p.add_argument("--temporal-lr", type=float, default=2.0, help="learning rate of the temporal layers, in units of --lr")
+    p.add_argument("--rank", type=int, default=0, help="this process's number when several train together (unet stage)")
+    p.add_argument("--ranks", type=int, default=1, help="processes that train together; --batch is per process")
+    p.add_argument("--port", type=int, default=29631)
     p.add_argument("--resume", action="store_true")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
