@@ -8,7 +8,6 @@ mod context;
 mod export;
 mod latest;
 pub mod message;
-mod pixels;
 mod problem;
 mod request;
 mod sampling;
