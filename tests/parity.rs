@@ -185,7 +185,7 @@ fn parity() {
     let off = |f: &&Figure| {
         f.error
             .partial_cmp(&f.limit)
-            .is_none_or(|order| order.is_gt())
+            .is_none_or(std::cmp::Ordering::is_gt)
     };
     let far: Vec<String> = findings
         .figures

@@ -1,12 +1,11 @@
 //! Attention that holds the scores of a few query rows only; the backward pass computes them again.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::product::{Matrix, Panels, Start, Strides, multiply_here};
 use super::shared::SharedMut;
-use super::simd::Level;
+use super::simd::{Level, vectorized};
 use super::weight::{numbers, with_numbers};
 use super::{Real, for_type, storage_dtype};
 use crate::nn::attention::Mask;
@@ -53,11 +52,12 @@ impl Sizes {
         T::from_f64(1.0 / (self.depth as f64).sqrt())
     }
 
-    /// Where a row of queries, or of keys, of one head begins.
+    /// Where a row of queries of one head begins.
     fn query(self, (image, head): (usize, usize), row: usize) -> usize {
         (image * self.queries + row) * self.width() + head * self.depth
     }
 
+    /// Where the first row of keys of one head begins.
     fn key(self, (image, head): (usize, usize)) -> usize {
         image * self.keys * self.width() + head * self.depth
     }
@@ -164,7 +164,7 @@ impl AttentionOp {
         sums: &mut [T],
     ) {
         let scale = sizes.scale::<T>();
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (r, row) in scores
@@ -334,7 +334,7 @@ struct Operands<'a, T> {
     grad: &'a [T],
 }
 
-/// What it writes; k and v begin as zeros.
+/// What it writes, zeros at first; those not wanted are empty.
 struct Gradients<'a, T> {
     q: SharedMut<'a, T>,
     k: SharedMut<'a, T>,
@@ -353,7 +353,7 @@ impl<T: Real> Scratch<T> {
         let scale = sizes.scale::<T>();
         let (scores, gradients) = (&mut self.scores, &mut self.gradients);
         let sums = &self.sums;
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 let pairs = scores
@@ -473,7 +473,8 @@ impl CustomOp3 for AttentionOp {
                     with_numbers(v, |v| {
                         with_numbers(y, |y| {
                             with_numbers(&grad, |grad| {
-                                self.backward(&sizes, &Operands { q, k, v, y, grad }, &into);
+                                let operands = Operands { q, k, v, y, grad };
+                                self.backward(&sizes, &operands, &into);
                             })
                         })
                     })

@@ -1,9 +1,9 @@
 //! Activation functions, number by number.
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, WithDType};
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::simd::vectorized;
 use super::weight::numbers;
 use super::{Real, for_type, gradient, storage_dtype};
 
@@ -58,7 +58,7 @@ impl Activation {
 
 fn map<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
     let piece = |(x, y): (&[T], &mut [T])| {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (y, &x) in y.iter_mut().zip(x) {
@@ -78,7 +78,7 @@ fn map<T: Real>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
 
 fn zip<T: Real>(x: &[T], g: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
     let piece = |((x, g), y): ((&[T], &[T]), &mut [T])| {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
@@ -133,7 +133,7 @@ impl Geglu {
     fn forward<T: Real>(x: &[T], width: usize, y: &mut [T]) {
         let rows = (CHUNK / width).max(1);
         let piece = |(x, y): (&[T], &mut [T])| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (x, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
@@ -153,7 +153,7 @@ impl Geglu {
     fn backward<T: Real>(x: &[T], grad: &[T], width: usize, dx: &mut [T]) {
         let rows = (CHUNK / width).max(1);
         let piece = |((x, grad), dx): ((&[T], &[T]), &mut [T])| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = x
@@ -172,13 +172,14 @@ impl Geglu {
     }
 }
 
+/// One loop for each result: a compiler does not vectorise a loop that writes two slices it cannot tell apart.
 #[inline(always)]
 fn geglu_row_gradient<T: Real>((u, g): (&[T], &[T]), grad: &[T], (du, dg): (&mut [T], &mut [T])) {
-    let halves = u.iter().zip(g).zip(grad);
-    for ((du, dg), ((&u, &g), &grad)) in du.iter_mut().zip(dg).zip(halves) {
-        let (value, slope) = gelu(g);
-        *du = grad * value;
-        *dg = grad * u * slope;
+    for ((du, &g), &grad) in du.iter_mut().zip(g).zip(grad) {
+        *du = grad * gelu(g).0;
+    }
+    for ((dg, &g), (&u, &grad)) in dg.iter_mut().zip(g).zip(u.iter().zip(grad)) {
+        *dg = grad * u * gelu(g).1;
     }
 }
 

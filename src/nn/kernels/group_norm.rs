@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::elementwise::gated;
 use super::layer_norm::converted;
 use super::shared::SharedMut;
+use super::simd::vectorized;
 use super::weight::numbers;
 use super::{Real, for_type, gradient, storage_dtype};
 
@@ -88,7 +88,7 @@ impl GroupNormOp {
         let wide = channels / self.groups;
         let count = (x.len() / channels * wide) as f64;
         let mut sums = vec![T::ZERO; channels];
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for row in x.chunks_exact(channels) {
@@ -105,7 +105,7 @@ impl GroupNormOp {
             .map(|c| T::from_f64(means[c / wide]))
             .collect();
         sums.fill(T::ZERO);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for row in x.chunks_exact(channels) {
@@ -194,7 +194,7 @@ impl GroupNormOp {
             // SAFETY: `for_pieces` gives every number to one piece.
             let y = unsafe { y.part(part.start, part.len()) };
             let (x, Affine { mean, rate }) = (&x[part], &affine[image]);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = x
@@ -265,7 +265,7 @@ impl GroupNormOp {
             // SAFETY: as above.
             let h = unsafe { shared.part(part.start, part.len()) };
             let (x, Affine { mean, rate }, (a, b)) = (&x[part], &affine[image], &means[image]);
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (x, h) in x.chunks_exact(channels).zip(h.chunks_exact_mut(channels)) {
@@ -286,7 +286,7 @@ impl GroupNormOp {
     ) -> (Vec<T>, Vec<T>) {
         let channels = self.channels();
         let mut sums = (vec![T::ZERO; channels], vec![T::ZERO; channels]);
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 let rows = x.chunks_exact(channels).zip(grad.chunks_exact(channels));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
-use pulp::Arch;
 use rayon::prelude::*;
 
+use super::simd::vectorized;
 use super::weight::numbers;
 use super::{Real, for_type, gradient, storage_dtype};
 
@@ -55,7 +55,7 @@ impl LayerNormOp {
         x.par_chunks(size)
             .zip(y.par_chunks_mut(size))
             .for_each(|(x, y)| {
-                Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
@@ -80,7 +80,7 @@ impl LayerNormOp {
             .zip(grad.par_chunks(size))
             .zip(dx.par_chunks_mut(size));
         pieces.for_each(|((x, grad), dx)| {
-            Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = x.chunks_exact(width).zip(grad.chunks_exact(width));

@@ -338,75 +338,100 @@ impl<T: Real, R: Rows> Job<'_, T, R> {
     /// The accumulators before the first tap.
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector loads from places that are checked")]
-    fn load<S: Simd<T>, const ROWS: usize>(
+    fn load<S: Simd<T>, const ROWS: usize, const REGS: usize>(
         &self,
         group: &Group,
-        panel: usize,
+        first: usize,
         resume: bool,
-    ) -> [[S; 2]; ROWS] {
-        let width = REGISTERS * S::WIDTH;
-        let first = panel * width;
+    ) -> [[S; REGS]; ROWS] {
         // SAFETY: dispatched for S; the bias is filled up to whole panels; rows of the result are read only
         // where `SharedMut::pointer` says that they exist.
         unsafe {
+            let mut all = [[S::splat(T::ZERO); REGS]; ROWS];
             if resume || matches!(self.start, Bias::Result) {
-                let columns = width.min(self.right.columns - first);
-                let mut all = [[S::splat(T::ZERO); 2]; ROWS];
+                let columns = (REGS * S::WIDTH).min(self.right.columns - first);
                 for (r, row) in all.iter_mut().take(group.count).enumerate() {
                     let from = self
                         .result
                         .pointer(self.rows.output(group.first + r) + first, columns);
-                    if columns == width {
-                        *row = [S::load(from), S::load(from.add(S::WIDTH))];
+                    let mut whole = [T::ZERO; WIDEST_PANEL];
+                    let from = if columns == REGS * S::WIDTH {
+                        from.cast_const()
                     } else {
-                        let mut whole = [T::ZERO; WIDEST_PANEL];
                         std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), columns);
-                        *row = [
-                            S::load(whole.as_ptr()),
-                            S::load(whole.as_ptr().add(S::WIDTH)),
-                        ];
+                        whole.as_ptr()
+                    };
+                    for (j, register) in row.iter_mut().enumerate() {
+                        *register = S::load(from.wrapping_add(j * S::WIDTH));
                     }
                 }
-                return all;
-            }
-            match self.start {
-                Bias::Columns(Some(bias)) => {
-                    let bias = bias[first..first + width].as_ptr();
-                    [[S::load(bias), S::load(bias.add(S::WIDTH))]; ROWS]
+            } else if let Bias::Columns(Some(bias)) = self.start {
+                let bias = bias[first..first + REGS * S::WIDTH].as_ptr();
+                for j in 0..REGS {
+                    let register = S::load(bias.wrapping_add(j * S::WIDTH));
+                    for row in &mut all {
+                        row[j] = register;
+                    }
                 }
-                _ => [[S::splat(T::ZERO); 2]; ROWS],
             }
+            all
         }
     }
 
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector stores to places that are checked")]
-    fn store<S: Simd<T>, const ROWS: usize>(
+    fn store<S: Simd<T>, const ROWS: usize, const REGS: usize>(
         &self,
         group: &Group,
-        panel: usize,
-        sums: &[[S; 2]; ROWS],
+        first: usize,
+        sums: &[[S; REGS]; ROWS],
     ) {
-        let width = REGISTERS * S::WIDTH;
-        let first = panel * width;
-        let columns = width.min(self.right.columns - first);
+        let columns = (REGS * S::WIDTH).min(self.right.columns - first);
         for (r, row) in sums.iter().take(group.count).enumerate() {
             let to = self
                 .result
                 .pointer(self.rows.output(group.first + r) + first, columns);
+            let mut whole = [T::ZERO; WIDEST_PANEL];
+            let partial = columns < REGS * S::WIDTH;
+            let place = if partial { whole.as_mut_ptr() } else { to };
             // SAFETY: dispatched for S; `to` is good for `columns` numbers and no other job writes this row
             // and panel.
             unsafe {
-                if columns == width {
-                    row[0].store(to);
-                    row[1].store(to.add(S::WIDTH));
-                } else {
-                    let mut whole = [T::ZERO; WIDEST_PANEL];
-                    row[0].store(whole.as_mut_ptr());
-                    row[1].store(whole.as_mut_ptr().add(S::WIDTH));
+                for (j, register) in row.iter().enumerate() {
+                    register.store(place.wrapping_add(j * S::WIDTH));
+                }
+                if partial {
                     std::ptr::copy_nonoverlapping(whole.as_ptr(), to, columns);
                 }
             }
+        }
+    }
+
+    /// All taps of a block for some rows and a panel, of which the first `REGS` registers are used.
+    #[inline(always)]
+    fn panel<S: Simd<T>, const ROWS: usize, const REGS: usize>(
+        &self,
+        (groups, taps): (&[Group], &[Tap<T, ROWS>]),
+        panel: usize,
+        block: &std::ops::Range<usize>,
+    ) {
+        let first = panel * REGISTERS * S::WIDTH;
+        let tap_size = self.right.depth * REGISTERS * S::WIDTH;
+        let step = self.rows.step();
+        let weights = self.right.panel(panel);
+        for group in groups {
+            let mut sums = self.load::<S, ROWS, REGS>(group, first, block.start > 0);
+            for (tap, at) in &taps[group.taps.clone()] {
+                if block.contains(tap) {
+                    accumulate(
+                        &mut sums,
+                        at,
+                        step,
+                        &weights[tap * tap_size..(tap + 1) * tap_size],
+                    );
+                }
+            }
+            self.store(group, first, &sums);
         }
     }
 }
@@ -416,28 +441,17 @@ impl<T: Real, R: Rows> Kernel<T> for Job<'_, T, R> {
 
     #[inline(always)]
     fn run<S: Simd<T>, const ROWS: usize>(self) {
-        let width = REGISTERS * S::WIDTH;
-        let tap_size = self.right.depth * width;
-        let step = self.rows.step();
-        let (groups, pointers) = self.gather::<ROWS>();
+        let (groups, taps) = self.gather::<ROWS>();
+        let tap_size = self.right.depth * REGISTERS * S::WIDTH;
         let taps_per_block = (PANEL_BLOCK / tap_size.max(1)).max(1);
-        for block in (0..self.right.taps).step_by(taps_per_block) {
-            let end = block + taps_per_block;
+        for start in (0..self.right.taps).step_by(taps_per_block) {
+            let block = start..start + taps_per_block;
             for panel in self.part.1.clone() {
-                let weights = self.right.panel(panel);
-                for group in &groups {
-                    let mut sums = self.load::<S, ROWS>(group, panel, block > 0);
-                    for (tap, at) in &pointers[group.taps.clone()] {
-                        if (block..end).contains(tap) {
-                            accumulate(
-                                &mut sums,
-                                at,
-                                step,
-                                &weights[tap * tap_size..(tap + 1) * tap_size],
-                            );
-                        }
-                    }
-                    self.store(group, panel, &sums);
+                let left = (groups.as_slice(), taps.as_slice());
+                if self.right.columns - panel * REGISTERS * S::WIDTH <= S::WIDTH {
+                    self.panel::<S, ROWS, 1>(left, panel, &block);
+                } else {
+                    self.panel::<S, ROWS, 2>(left, panel, &block);
                 }
             }
         }
@@ -450,26 +464,30 @@ impl<T: Real, R: Rows> Kernel<T> for Job<'_, T, R> {
     unsafe_code,
     reason = "vector instructions on pointers that `gather` has checked"
 )]
-fn accumulate<T: Real, S: Simd<T>, const ROWS: usize>(
-    sums: &mut [[S; 2]; ROWS],
+fn accumulate<T: Real, S: Simd<T>, const ROWS: usize, const REGS: usize>(
+    sums: &mut [[S; REGS]; ROWS],
     left: &[*const T; ROWS],
     step: usize,
     right: &[T],
 ) {
     let mut local = *sums;
-    let mut offset = 0;
+    let mut offset = 0usize;
     for weights in right.chunks_exact(REGISTERS * S::WIDTH) {
         // SAFETY: dispatched for S; a chunk holds two registers; `gather` checked that each pointer is good
         // for every step of the depth.
         unsafe {
-            let w0 = S::load(weights.as_ptr());
-            let w1 = S::load(weights.as_ptr().add(S::WIDTH));
+            let mut w = [S::splat(T::ZERO); REGS];
+            for (j, w) in w.iter_mut().enumerate() {
+                *w = S::load(weights.as_ptr().wrapping_add(j * S::WIDTH));
+            }
             for r in 0..ROWS {
-                let v = S::splat(*left[r].add(offset));
-                local[r] = [v.mul_add(w0, local[r][0]), v.mul_add(w1, local[r][1])];
+                let v = S::splat(*left[r].wrapping_add(offset));
+                for j in 0..REGS {
+                    local[r][j] = v.mul_add(w[j], local[r][j]);
+                }
             }
         }
-        offset += step;
+        offset = offset.wrapping_add(step);
     }
     *sums = local;
 }

@@ -1,8 +1,8 @@
 //! Vector registers of the instruction sets we compile kernels for, chosen when the program runs.
 //!
 //! The program is built for the oldest processors of its architecture; a kernel is compiled once for each
-//! [`Level`] and the best one present is taken. (Loops that a compiler vectorises well by itself use
-//! `pulp::Arch` instead; matrix products do not, so their registers are written out here.)
+//! [`Level`] and the best one present is taken. Loops that a compiler vectorises well by itself run inside
+//! [`vectorized`]; matrix products are not among them, so their registers are written out here.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ pub enum Level {
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// x86-64 with AVX-512F.
+    /// x86-64 with AVX-512 (F, BW, DQ and VL, as every processor since 2017 that has F).
     Avx512,
 }
 
@@ -26,13 +26,18 @@ impl Level {
         static BEST: LazyLock<Level> = LazyLock::new(|| {
             #[cfg(target_arch = "x86_64")]
             {
-                if is_x86_feature_detected!("avx512f") {
-                    return Level::Avx512;
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    return Level::Avx2;
+                let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                let avx512 = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl");
+                match (avx2, avx512) {
+                    (true, true) => Level::Avx512,
+                    (true, false) => Level::Avx2,
+                    (false, _) => Level::Portable,
                 }
             }
+            #[cfg(not(target_arch = "x86_64"))]
             Level::Portable
         });
         *BEST
@@ -44,6 +49,26 @@ impl Level {
         let all = [Self::Portable, Self::Avx2, Self::Avx512];
         let best = all.iter().position(|&l| l == Self::best()).unwrap_or(0);
         all[..=best].to_vec()
+    }
+}
+
+/// Runs a loop compiled for the best instruction set of this machine.
+///
+/// The closure and what it calls must be `#[inline(always)]`, or they keep the code of the oldest processor.
+#[inline]
+#[expect(
+    unsafe_code,
+    reason = "the level says that the processor has the instructions"
+)]
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    match Level::best() {
+        // SAFETY: `Level::best` has detected the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::loop_avx512(f) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::loop_avx2(f) },
+        _ => f(),
     }
 }
 
@@ -200,8 +225,22 @@ mod x86 {
     }
 
     /// # Safety
-    /// The processor has AVX-512F.
-    #[target_feature(enable = "avx512f,avx2,fma")]
+    /// The processor has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn loop_avx2<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    /// # Safety
+    /// The processor has AVX-512F, BW, DQ and VL.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn loop_avx512<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    /// # Safety
+    /// The processor has AVX-512F, BW, DQ and VL.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     pub unsafe fn avx512<T, S: Simd<T>, K: Kernel<T>>(kernel: K) -> K::Out {
         kernel.run::<S, 12>()
     }
