@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use spectral_motion::models::{self, ModelFolder};
 
 type Tensors = HashMap<String, Tensor>;
 
@@ -91,6 +92,14 @@ fn visit(root: &Path, findings: &mut Findings) {
         } else if name.ends_with(".safetensors") {
             if NOT_BUILT_YET.contains(&name.as_str()) {
                 findings.not_built.push(name);
+            } else if name == "builtin.safetensors" {
+                networks::check(
+                    "builtin",
+                    &models::builtin().unwrap(),
+                    &load(&path),
+                    findings,
+                );
+                findings.checked.push(name);
             } else if name.starts_with("losses") {
                 losses::check(&name, &load(&path), findings);
                 findings.checked.push(name);
@@ -114,7 +123,12 @@ fn visit_model(folder: &Path, name: &str, findings: &mut Findings) {
         match file.as_str() {
             "model" => {}
             "golden.safetensors" => {
-                networks::check(name, &model, &load(&path), findings);
+                networks::check(
+                    name,
+                    &ModelFolder::open(&model).unwrap(),
+                    &load(&path),
+                    findings,
+                );
                 findings.checked.push(label);
             }
             "quiet.safetensors" => {

@@ -9,7 +9,6 @@ mod export;
 mod latest;
 pub mod message;
 mod model;
-mod pixels;
 mod problem;
 mod request;
 mod sampling;

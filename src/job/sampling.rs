@@ -8,7 +8,7 @@ use super::context::JobContext;
 use super::message::{Event, Stage};
 use super::problem::{Halt, tensors};
 use super::session::Session;
-use super::{Preview, export, pixels};
+use super::{Preview, export};
 use crate::models::UNet3DConditionModel;
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
@@ -176,7 +176,7 @@ fn decode(
 ) -> Result<Vec<Frame>, Halt> {
     job.stage(Stage::Decoding, latents.dim(2).ok());
     let decoder = session.decoder()?;
-    let frames = pixels::decode_latents(decoder, latents, &mut |done, total| {
+    let frames = pipelines::decode_latents(decoder, latents, &mut |done, total| {
         step(job, Stage::Decoding, done, total)
     })
     .map_err(tensors("Decoding the sample failed"))?;

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::context::JobContext;
 use super::message::Stage;
-use super::pixels;
 use super::problem::{Halt, tensors};
 use crate::models::{AutoencoderKL, ModelFolder};
 use crate::nn;
+use crate::pipelines;
 use crate::project::{RunRecord, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
 use crate::train::{TransferConfig, plain_from_tensor, tensor_from_plain};
@@ -53,7 +53,7 @@ impl Session {
     ) -> Result<Self, Halt> {
         job.stage(Stage::Encoding, None);
         let vae = folder.load_vae(&device)?;
-        let latents = pixels::encode_clip(&vae, &clip.frames, &device)
+        let latents = pipelines::encode_clip(&vae, &clip.frames, &device)
             .map_err(tensors("The clip could not be encoded"))?;
         drop(vae);
         job.go_on()?;

@@ -1,14 +1,16 @@
-//! Denoising loops that own no weights: text to video, and inversion of a clip to noise.
+//! Loops that own no weights: text to video, inversion of a clip to noise, and frames to latents and back.
 //!
 //! All of them run inside [`crate::nn::no_grad`], so that sampling between two training steps keeps no graph, and
 //! report each finished step; a caller that answers [`ControlFlow::Break`] ends the loop after that step.
 
+mod pixels;
 mod sampling;
 
 use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
+pub use pixels::{decode_latents, encode_clip};
 pub use sampling::{GuidedText, invert, text_to_video};
 
 /// What a pipeline made, unless it was told to stop.

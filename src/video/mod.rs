@@ -1,7 +1,7 @@
 //! Films in, films out: the only room that speaks to FFmpeg.
 //!
 //! [`load`] reads any film FFmpeg can decode, a folder of pictures, an animated or a still picture into a [`Clip`];
-//! [`fit`] cuts a clip to the frame count, size and rate a model accepts; [`export`] writes MP4, WebM, GIF or a folder
+//! [`fit()`] cuts a clip to the frame count, size and rate a model accepts; [`export()`] writes MP4, WebM, GIF or a folder
 //! of PNG files and puts the recipe of the run inside; [`read_recipe`] takes it out again.
 //!
 //! A file is treated as a stranger's. It is opened here, as a plain file, and handed to FFmpeg as bytes: no path or
@@ -95,7 +95,7 @@ impl Frame {
 /// Decoded frames with the time at which each one appears.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Clip {
-    /// The pictures, all of one size when they come from [`load`] or [`fit`].
+    /// The pictures, all of one size when they come from [`load`] or [`fit()`].
     pub frames: Vec<Frame>,
     /// Seconds from the start of the film, one for each frame, rising.
     pub times_secs: Vec<f64>,
@@ -202,7 +202,7 @@ pub struct ClipInfo {
 
 /// Makes FFmpeg ready and silences its own messages, so that the only ones are ours.
 ///
-/// [`load`], [`probe`], [`export`] and [`read_recipe`] call it; calling it again costs nothing.
+/// [`load`], [`probe`], [`export()`] and [`read_recipe`] call it; calling it again costs nothing.
 pub fn init() {
     #[cfg(feature = "video")]
     {

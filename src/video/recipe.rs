@@ -44,7 +44,7 @@ pub(super) fn check(text: &str, path: &Path) -> Result<(), VideoError> {
     }
 }
 
-/// The recipe inside a film, a GIF or a folder written by [`super::export`]; `None` if there is none.
+/// The recipe inside a film, a GIF or a folder written by [`super::export()`]; `None` if there is none.
 ///
 /// The text is a JSON object of at most [`MAX_RECIPE_BYTES`]; beyond that it may say anything.
 ///

@@ -3,7 +3,7 @@
 use std::fs;
 
 use candle_core::Device;
-use spectral_motion::models::{ClipLimits, FileSource, ModelError, ModelFolder};
+use spectral_motion::models::{ClipLimits, FileSource, ModelError, ModelFolder, builtin};
 
 use super::{micro, micro_copy, micro_folder, relative_error};
 
@@ -28,6 +28,27 @@ fn a_folder_tells_its_limits() {
         (folder.card().guidance, folder.card().steps),
         (Some(7.0), Some(15))
     );
+}
+
+#[test]
+fn the_built_in_model_is_whole() {
+    let folder = builtin().unwrap();
+    let limits = ClipLimits {
+        default_frames: 8,
+        size_multiple: 4,
+        width: 64,
+        height: 64,
+    };
+    assert_eq!(folder.clip_limits(), limits);
+    let card = folder.card();
+    assert!(card.guidance.is_some() && card.steps.is_some());
+    let (tokenizer, _) = folder.load_text(&Device::Cpu).unwrap();
+    let prompt = card.prompt.as_deref().unwrap();
+    // Every word of its world is one token.
+    assert_eq!(tokenizer.count(prompt).unwrap(), prompt.split(' ').count());
+    folder.load_unet(&|_| false, &Device::Cpu).unwrap();
+    folder.load_vae(&Device::Cpu).unwrap();
+    assert_eq!(folder.weights_sha256().unwrap().len(), 3);
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
 use spectral_motion::models::UNet3DConditionModel;
-use spectral_motion::pipelines::{GuidedText, Sampled, invert, text_to_video};
+use spectral_motion::pipelines::{
+    GuidedText, Sampled, decode_latents, encode_clip, invert, text_to_video,
+};
 use spectral_motion::schedulers::{Ddim, Inversion, ReferenceInversion, SchedulerConfig};
+use spectral_motion::video::Frame;
 
 use super::{micro_folder, noise, relative_error};
 
@@ -96,6 +99,55 @@ fn loops_stop_within_one_step_and_keep_no_graph() {
             "the result drags its graph along"
         );
     }
+}
+
+#[test]
+fn frames_pass_the_autoencoder_a_few_at_a_time() {
+    let vae = micro_folder().load_vae(&Device::Cpu).unwrap();
+    let shades = [0, 60, 120, 200, 255];
+    let frames: Vec<Frame> = shades
+        .iter()
+        .map(|&shade| Frame::filled(16, 24, [shade, 128, 0]))
+        .collect();
+    let latents = encode_clip(&vae, &frames, &Device::Cpu).unwrap();
+    assert_eq!(latents.dims(), [1, 4, 5, 3, 2]);
+    // The last frame on its own: red 255 is 1, green 128 is 1/255, blue 0 is -1.
+    let plane = |value: f32| Tensor::full(value, (1, 1, 24, 16), &Device::Cpu).unwrap();
+    let image = Tensor::cat(&[plane(1.0), plane(1.0 / 255.0), plane(-1.0)], 1).unwrap();
+    let alone = (vae.encode(&image).unwrap().mean * vae.scaling_factor).unwrap();
+    let last = latents.narrow(2, 4, 1).unwrap().squeeze(2).unwrap();
+    assert!(relative_error(&last, &alone) < 1e-5); // single precision, other batch
+
+    let mut seen = Vec::new();
+    let decoded = decode_latents(&vae, &latents, &mut |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    });
+    let decoded = decoded.unwrap().done().unwrap();
+    assert_eq!(seen, [(4, 5), (5, 5)]);
+    assert!(
+        decoded.len() == 5
+            && decoded
+                .iter()
+                .all(|frame| frame.is_valid() && frame.width == 16)
+    );
+    let image = vae.decode(&(alone / vae.scaling_factor).unwrap()).unwrap();
+    let value = image
+        .get(0)
+        .unwrap()
+        .get(0)
+        .unwrap()
+        .get(7)
+        .unwrap()
+        .get(3)
+        .unwrap()
+        .to_scalar::<f32>()
+        .unwrap();
+    let expected = (value.clamp(-1.0, 1.0) + 1.0) * 127.5;
+    // Half a step of rounding and a little for the other batch.
+    assert!((f32::from(decoded[4].pixel(3, 7)[0]) - expected).abs() < 0.51);
+    let stopped = decode_latents(&vae, &latents, &mut |_, _| ControlFlow::Break(())).unwrap();
+    assert!(matches!(stopped, Sampled::Cancelled));
 }
 
 /// Resident memory of this process in bytes.

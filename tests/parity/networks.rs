@@ -38,9 +38,8 @@ fn go_on(_done: usize, _total: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings) {
+pub fn check(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut Findings) {
     let device = Device::Cpu;
-    let folder = ModelFolder::open(model).unwrap();
     let (tokenizer, text_encoder) = folder.load_text(&device).unwrap();
     let encode = |prompts: &[&str]| -> Vec<Vec<u32>> {
         prompts
@@ -94,7 +93,7 @@ pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings
         &golden["vae.out"],
         VAE_LIMIT,
     );
-    check_unet(name, &folder, golden, findings);
+    check_unet(name, folder, golden, findings);
 }
 
 fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut Findings) {

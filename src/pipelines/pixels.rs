@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::{OnStep, Sampled};
 use crate::models::AutoencoderKL;
 use crate::nn;
-use crate::pipelines::{OnStep, Sampled};
 use crate::video::Frame;
 
 /// Frames that pass the autoencoder at once; it bounds the memory of large frames.
@@ -19,11 +19,7 @@ const FRAMES_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// When frames differ in size or do not fit the network.
-pub(super) fn encode_clip(
-    vae: &AutoencoderKL,
-    frames: &[Frame],
-    device: &Device,
-) -> Result<Tensor> {
+pub fn encode_clip(vae: &AutoencoderKL, frames: &[Frame], device: &Device) -> Result<Tensor> {
     nn::no_grad(|| {
         let mut latents = Vec::new();
         for frames in frames.chunks(FRAMES_AT_ONCE) {
@@ -42,7 +38,7 @@ pub(super) fn encode_clip(
 ///
 /// # Errors
 /// When the latents do not fit the network.
-pub(super) fn decode_latents(
+pub fn decode_latents(
     vae: &AutoencoderKL,
     latents: &Tensor,
     on_frame: OnStep<'_>,
