@@ -115,6 +115,9 @@ const VARIANTS: [Variant; 5] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let command = Options::augment_args(clap::Command::new("motion_table"));
     let options = Options::from_arg_matches(&command.get_matches())?;
+    if let Some(keep) = &options.keep {
+        std::fs::create_dir_all(keep)?;
+    }
     let truth: Truth = serde_json::from_str(&std::fs::read_to_string(&options.truth)?)?;
     println!(
         "| start | training | seed | corr x | corr y | error px | colour share | null corr x | null corr y | seconds |"

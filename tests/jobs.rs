@@ -508,10 +508,10 @@ fn nobody_listening_stops_the_job() {
         opened.is_some(),
         "the job still holds its run after a minute"
     );
-    assert!(last_step_of(opened.unwrap()) > 0);
+    assert!(last_step_of(&opened.unwrap()) > 0);
 }
 
-fn last_step_of(run: RunFolder) -> u32 {
+fn last_step_of(run: &RunFolder) -> u32 {
     run.latest_checkpoint().unwrap().0.unwrap().state.step
 }
 

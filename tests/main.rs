@@ -1,5 +1,19 @@
 //! The one integration-test binary. Each module is one area; `cargo test --test main <area>` runs it alone.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "a journey through the program is one test"
+)]
+#![expect(
+    clippy::excessive_precision,
+    reason = "reference values stand as their source printed them"
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+
 mod architecture;
 mod cli;
 mod common;

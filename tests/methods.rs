@@ -10,7 +10,7 @@ use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
 use spectral_motion::train::{
     AdamW, AdamWConfig, Batch, Preset, Trainer, TransferConfig, clip_coefficient, default_levels,
-    explicit_over_preset, losses,
+    explicit_over_preset,
 };
 
 use crate::common::micro_model;

@@ -3,7 +3,9 @@
 //! Every folder and `*.safetensors` file in `tests/golden`, and in the folder named by the environment variable
 //! `SPECTRAL_MOTION_GOLDEN`, is *checked*, *known but not built yet* (one list below), or *unknown*, which fails.
 
+mod losses;
 mod networks;
+mod trace;
 
 use std::collections::HashMap;
 use std::fs;
@@ -54,6 +56,11 @@ impl Findings {
                 .sqrt()
         };
         let error = norm(&(wide(ours) - wide(expected)).unwrap()) / norm(&wide(expected));
+        self.note(name, error, limit);
+    }
+
+    /// Adds a figure that was computed elsewhere.
+    fn note(&mut self, name: String, error: f64, limit: f64) {
         self.figures.push(Figure { name, error, limit });
     }
 }
@@ -84,6 +91,9 @@ fn visit(root: &Path, findings: &mut Findings) {
         } else if name.ends_with(".safetensors") {
             if NOT_BUILT_YET.contains(&name.as_str()) {
                 findings.not_built.push(name);
+            } else if name.starts_with("losses") {
+                losses::check(&name, &load(&path), findings);
+                findings.checked.push(name);
             } else {
                 findings.unknown.push(name);
             }
@@ -105,6 +115,21 @@ fn visit_model(folder: &Path, name: &str, findings: &mut Findings) {
             "model" => {}
             "golden.safetensors" => {
                 networks::check(name, &model, &load(&path), findings);
+                findings.checked.push(label);
+            }
+            "quiet.safetensors" => {
+                let golden = load(&folder.join("golden.safetensors"));
+                networks::check_quiet(
+                    &format!("{name} quiet"),
+                    &model,
+                    &load(&path),
+                    &golden,
+                    findings,
+                );
+                findings.checked.push(label);
+            }
+            "train-vmc.safetensors" => {
+                trace::check(&format!("{name} vmc"), &model, &load(&path), findings);
                 findings.checked.push(label);
             }
             _ if NOT_BUILT_YET.contains(&file.as_str()) => findings.not_built.push(label),
@@ -146,7 +171,7 @@ fn parity() {
     let off = |f: &&Figure| {
         f.error
             .partial_cmp(&f.limit)
-            .is_none_or(|order| order.is_gt())
+            .is_none_or(std::cmp::Ordering::is_gt)
     };
     let far: Vec<String> = findings
         .figures

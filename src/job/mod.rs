@@ -8,6 +8,7 @@ mod context;
 mod export;
 mod latest;
 pub mod message;
+mod model;
 mod pixels;
 mod problem;
 mod request;

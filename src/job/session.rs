@@ -174,7 +174,11 @@ impl Session {
     pub(super) fn decoder(&mut self) -> Result<&AutoencoderKL, Halt> {
         let vae = match self.vae.take() {
             Some(vae) => vae,
-            None => self.folder.load_vae(&self.device)?,
+            None => {
+                let mut vae = self.folder.load_vae(&self.device)?;
+                vae.drop_encoder();
+                vae
+            }
         };
         Ok(self.vae.insert(vae))
     }

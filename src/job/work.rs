@@ -1,29 +1,25 @@
 //! The jobs themselves: which stages they have, in which order.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use candle_core::Var;
+use std::path::Path;
 
 use super::context::JobContext;
 use super::export::{check_target, write_result};
 use super::message::{Event, Stage};
+use super::model::{
+    BUILTIN, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
+};
 use super::problem::Halt;
 use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
-use super::sampling::{GUIDANCE, SAMPLING_STEPS, SampleSpec, sample};
+use super::sampling::{SampleSpec, sample};
 use super::session::{Record, Session, pixels_sha256};
 use super::training;
-use crate::models::{self, ModelFolder, UNet3DConditionModel};
-use crate::project::{
-    ClipRecord, ModelRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex,
-};
+use crate::models::{ModelFolder, UNet3DConditionModel};
+use crate::project::{ClipRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex};
 use crate::report::{Area, Report};
-use crate::schedulers::{Ddim, NoiseSchedule, ReferenceInversion};
+use crate::schedulers::NoiseSchedule;
 use crate::train::{FitChoice, Start, Trainer, TransferConfig, load_weights};
 use crate::video::{self, Clip, Fit, FitMode, Limits, ShortClip};
 
-/// Name of the built-in model where a folder could be named.
-const BUILTIN: &str = "builtin";
 /// Rate of a film that has no clip to take it from.
 const PLAIN_FPS: f64 = 8.0;
 
@@ -275,66 +271,6 @@ fn make_film(
     write_result(job, &session.record, tuned_sha256, result, &clip)
 }
 
-fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
-    match path {
-        Some(path) => Ok(ModelFolder::open(path)?),
-        None => Ok(models::builtin()?),
-    }
-}
-
-/// Opens the model a run was made with and checks that it is still the same.
-fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
-    let folder = open_model(record.model.folder.as_deref().map(Path::new))?;
-    if folder.weights_sha256()? != record.model.weights_sha256 {
-        return Err(Report::new(
-            Area::Model,
-            format!(
-                "The model {} is not the one this run was made with",
-                record.model.name
-            ),
-        )
-        .because("Its weights have another checksum.")
-        .advise("Put the original model back, or train the clip again.")
-        .into());
-    }
-    Ok(folder)
-}
-
-/// Fills in what was left to the model, and refuses sampling steps its schedule cannot make before time is spent.
-fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
-    let card = folder.card();
-    let steps = config
-        .sampling_steps
-        .or(card.steps)
-        .unwrap_or(SAMPLING_STEPS);
-    config.sampling_steps = Some(steps);
-    config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
-    Ddim::new(folder.scheduler(), steps)?;
-    ReferenceInversion::new(folder.scheduler(), steps)?;
-    Ok(())
-}
-
-/// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.
-fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
-    let limits = folder.clip_limits();
-    let factor = folder.vae_config().factor();
-    let channels = folder.vae_config().latent_channels;
-    [
-        1,
-        channels,
-        limits.default_frames,
-        limits.height / factor,
-        limits.width / factor,
-    ]
-}
-
-fn load_unet(session: &Session) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
-    let method = session.record.settings.method;
-    Ok(session
-        .folder
-        .load_unet(&|name| method.trains(name), &session.device)?)
-}
-
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
     let (unet, vars) = load_unet(session)?;
     let schedule = NoiseSchedule::new(session.folder.scheduler());
@@ -415,25 +351,6 @@ fn clip_record(clip: &Clip, notes: Vec<String>) -> ClipRecord {
         fps: clip.fps,
         notes,
     }
-}
-
-fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    let name = path.map_or_else(
-        || BUILTIN.to_owned(),
-        |path| {
-            absolute(path)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned()
-        },
-    );
-    Ok(ModelRecord {
-        name,
-        folder: path.map(|path| absolute(path).to_string_lossy().into_owned()),
-        weights_sha256: folder.weights_sha256()?,
-    })
 }
 
 fn hash_file(path: &Path) -> Result<String, Halt> {

@@ -78,7 +78,10 @@ impl ClipTextConfig {
         {
             return Err(format!("{name} is {value}, expected 1 to {most}"));
         }
-        if config.hidden_size % config.num_attention_heads != 0 {
+        if !config
+            .hidden_size
+            .is_multiple_of(config.num_attention_heads)
+        {
             let (width, heads) = (config.hidden_size, config.num_attention_heads);
             return Err(format!(
                 "a width of {width} does not divide into {heads} heads"

@@ -46,6 +46,10 @@ impl StoredTensor {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "errors and text are both handed over as they come"
+)]
 fn damaged(file: &str, why: impl ToString) -> ModelError {
     ModelError::Weights {
         file: file.to_owned(),

@@ -85,6 +85,10 @@ impl FileSource {
     }
 
     /// A [`ModelError::Config`] about this file.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors and text are both handed over as they come"
+    )]
     pub(super) fn config_error(&self, path: &str, why: impl ToString) -> ModelError {
         ModelError::Config {
             file: self.locate(path).display().to_string(),

@@ -188,7 +188,13 @@ impl Weights {
     /// When it cannot be read or was chosen to learn (only the matrices of linear layers can).
     pub fn get(&self, name: &str, shape: &[usize]) -> Built<Tensor> {
         self.refuse_training(name)?;
-        self.tensor(name, shape, shape)
+        match self.tensor(name, shape)? {
+            Some(tensor) => Ok(tensor),
+            // A view of a single number: nothing of this size is allocated.
+            None => {
+                Ok(Tensor::zeros(1, self.store.dtype, &self.store.device)?.broadcast_as(shape)?)
+            }
+        }
     }
 
     /// A linear layer, `{name}.weight [o, i]` and `{name}.bias [o]`. Its weights may learn.
@@ -197,13 +203,19 @@ impl Weights {
     /// When a tensor cannot be read.
     pub fn linear(&self, name: &str, i: usize, o: usize, bias: bool) -> Built<Linear> {
         let at = self.pp(name);
-        let weight = at.param("weight", &[o, i], &[1, 1])?;
+        let weight = at.tensor("weight", &[o, i])?;
         let bias = if bias {
-            Some(at.param("bias", &[o], &[1])?)
+            Some(at.tensor("bias", &[o])?)
         } else {
             None
         };
-        Ok(Linear::new(weight, bias)?)
+        Ok(match (weight, bias) {
+            (Some(weight), None) => Linear::new(at.param("weight", weight)?, None)?,
+            (Some(weight), Some(Some(bias))) => {
+                Linear::new(at.param("weight", weight)?, Some(at.param("bias", bias)?))?
+            }
+            _ => Linear::new(Param::frozen(self.placeholder(&[1, 1])?), None)?,
+        })
     }
 
     /// A convolution, `{name}.weight [o, i, k, k]` and `{name}.bias [o]`.
@@ -217,9 +229,7 @@ impl Weights {
         k: usize,
         config: Conv2dConfig,
     ) -> Built<Conv2d> {
-        let at = self.pp(name);
-        let weight = at.frozen("weight", &[o, i, k, k], &[1, 1, k, k])?;
-        let bias = at.frozen("bias", &[o], &[1])?;
+        let (weight, bias) = self.pair(name, (&[o, i, k, k], &[o]), (&[1, 1, k, k], &[1]))?;
         Ok(Conv2d::new(&weight, Some(&bias), config)?)
     }
 
@@ -228,13 +238,12 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn temporal_conv(&self, name: &str, c: usize) -> Built<TemporalConv> {
-        let at = self.pp(name);
-        let weight = at.frozen(
-            "weight",
-            &[c, c, TEMPORAL_TAPS, 1, 1],
-            &[1, 1, TEMPORAL_TAPS, 1, 1],
+        let taps = TEMPORAL_TAPS;
+        let (weight, bias) = self.pair(
+            name,
+            (&[c, c, taps, 1, 1], &[c]),
+            (&[1, 1, taps, 1, 1], &[1]),
         )?;
-        let bias = at.frozen("bias", &[c], &[1])?;
         Ok(TemporalConv::new(&weight, Some(&bias))?)
     }
 
@@ -243,9 +252,7 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read or the groups do not divide the channels.
     pub fn group_norm(&self, name: &str, c: usize, groups: usize, eps: f64) -> Built<GroupNorm> {
-        let at = self.pp(name);
-        let weight = at.frozen("weight", &[c], &[groups])?;
-        let bias = at.frozen("bias", &[c], &[groups])?;
+        let (weight, bias) = self.pair(name, (&[c], &[c]), (&[groups], &[groups]))?;
         Ok(GroupNorm::new(&weight, &bias, groups, eps)?)
     }
 
@@ -254,12 +261,8 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn layer_norm(&self, name: &str, c: usize, eps: f64) -> Built<LayerNorm> {
-        let at = self.pp(name);
-        Ok(LayerNorm::new(
-            &at.frozen("weight", &[c], &[1])?,
-            &at.frozen("bias", &[c], &[1])?,
-            eps,
-        )?)
+        let (weight, bias) = self.pair(name, (&[c], &[c]), (&[1], &[1]))?;
+        Ok(LayerNorm::new(&weight, &bias, eps)?)
     }
 
     /// What was asked for against what is there.
@@ -297,9 +300,28 @@ impl Weights {
         format!("{}{name}", self.prefix)
     }
 
-    fn frozen(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Tensor> {
-        self.refuse_training(name)?;
-        self.tensor(name, shape, placeholder)
+    /// Frozen `{name}.weight` and `{name}.bias`. Where one does not fit, both are zeros in the shapes of `placeholders`,
+    /// so that the layer can be built and the search for misfits goes on.
+    fn pair(
+        &self,
+        name: &str,
+        shapes: (&[usize], &[usize]),
+        placeholders: (&[usize], &[usize]),
+    ) -> Built<(Tensor, Tensor)> {
+        let at = self.pp(name);
+        at.refuse_training("weight")?;
+        at.refuse_training("bias")?;
+        match (at.tensor("weight", shapes.0)?, at.tensor("bias", shapes.1)?) {
+            (Some(weight), Some(bias)) => Ok((weight, bias)),
+            _ => Ok((
+                self.placeholder(placeholders.0)?,
+                self.placeholder(placeholders.1)?,
+            )),
+        }
+    }
+
+    fn placeholder(&self, shape: &[usize]) -> Built<Tensor> {
+        Ok(Tensor::zeros(shape, self.store.dtype, &self.store.device)?)
     }
 
     fn refuse_training(&self, name: &str) -> Built<()> {
@@ -312,8 +334,8 @@ impl Weights {
         Ok(())
     }
 
-    fn param(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Param> {
-        let tensor = self.tensor(name, shape, placeholder)?;
+    /// Makes a variable of the tensor where it was chosen to learn.
+    fn param(&self, name: &str, tensor: Tensor) -> Built<Param> {
         let name = self.full_name(name);
         let mut notes = self.store.notes.borrow_mut();
         if !notes.trainable.contains(&name) {
@@ -332,45 +354,37 @@ impl Weights {
         Ok(param)
     }
 
-    /// Reads a tensor, or notes what is wrong and returns zeros in the shape of `placeholder`.
-    fn tensor(&self, name: &str, shape: &[usize], placeholder: &[usize]) -> Built<Tensor> {
-        let Store {
-            tensors,
-            dtype,
-            device,
-            recording,
-            notes,
-            ..
-        } = &*self.store;
+    /// Reads a tensor, or notes that it is missing or has another shape.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Built<Option<Tensor>> {
+        let store = &*self.store;
         let name = self.full_name(name);
-        let mut notes = notes.borrow_mut();
+        let mut notes = store.notes.borrow_mut();
         notes.asked.insert(name.clone(), shape.to_vec());
-        let entry = tensors.get(&name);
-        let found = entry.map(|entry| match entry {
-            Entry::Stored(stored) => stored.shape.as_slice(),
-            Entry::Memory(tensor) => tensor.dims(),
-        });
-        match (entry, found) {
-            (Some(Entry::Stored(stored)), Some(found)) if found == shape => {
-                return stored.read(*dtype, device);
-            }
-            (Some(Entry::Memory(tensor)), Some(found)) if found == shape => {
-                return Ok(tensor.to_dtype(*dtype)?.to_device(device)?);
-            }
-            (Some(_), Some(found)) => {
-                let (expected, found) = (shape.to_vec(), found.to_vec());
-                notes.wrong_shape.push(WrongShape {
-                    name,
-                    expected,
-                    found,
-                });
-            }
-            _ if *recording => {}
-            _ => {
+        let Some(entry) = store.tensors.get(&name) else {
+            if !store.recording {
                 notes.missing.insert(name);
             }
+            return Ok(None);
+        };
+        let found = match entry {
+            Entry::Stored(stored) => stored.shape.as_slice(),
+            Entry::Memory(tensor) => tensor.dims(),
+        };
+        if found != shape {
+            let (expected, found) = (shape.to_vec(), found.to_vec());
+            notes.wrong_shape.push(WrongShape {
+                name,
+                expected,
+                found,
+            });
+            return Ok(None);
         }
-        Ok(Tensor::zeros(placeholder, *dtype, device)?)
+        match entry {
+            Entry::Stored(stored) => stored.read(store.dtype, &store.device).map(Some),
+            Entry::Memory(tensor) => Ok(Some(
+                tensor.to_dtype(store.dtype)?.to_device(&store.device)?,
+            )),
+        }
     }
 }
 

@@ -222,7 +222,7 @@ impl VideoError {
     /// What the person can do about it: one or two plain sentences.
     pub fn advice(&self) -> String {
         match self {
-            Self::NotFound { .. } => "Check the name, or drop the file on the window.".into(),
+            Self::NotFound { .. } => "Check the name and the folder.".into(),
             Self::Permission { .. } => "Give yourself the right to read it, or copy it to a folder of yours.".into(),
             Self::Url { .. } => "Nothing was downloaded. Save the film on this computer and give its file.".into(),
             Self::NotAFile { .. } => "Give a film file, a picture, or a folder of pictures.".into(),

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use spectral_motion::models::ModelFolder;
+use candle_core::{DType, Device, Tensor};
+use spectral_motion::models::{
+    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, Weights,
+};
 use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
 use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion};
 
@@ -166,5 +168,96 @@ fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut
         &inverted,
         &golden["inverse.out"],
         LOOP_LIMIT,
+    );
+}
+
+/// Divides every weight outside the norms by 100, except those that only steer attention and gates: the weights of
+/// `tools/golden/quiet.py`.
+fn quiet_weights(file: &Path) -> Weights {
+    const STEERING: [&str; 7] = [
+        "to_q",
+        "to_k",
+        "q_proj",
+        "k_proj",
+        "ff.net.0",
+        "mlp.fc1",
+        "time_embedding",
+    ];
+    let tensors = candle_core::safetensors::load(file, &Device::Cpu)
+        .unwrap()
+        .into_iter()
+        .map(|(name, tensor)| {
+            let module = name.rsplit_once('.').unwrap().0;
+            // A norm inside `temp_convs` is the first module of its stage and has no other name.
+            let norm =
+                module.contains("norm") || module.contains("temp_convs") && module.ends_with(".0");
+            let kept = norm || STEERING.iter().any(|part| name.contains(part));
+            (
+                name,
+                if kept {
+                    tensor
+                } else {
+                    (tensor * 0.01).unwrap()
+                },
+            )
+        });
+    Weights::from_map(tensors.collect(), DType::F32, &Device::Cpu)
+}
+
+/// The networks on activations near 0.01, where a wrong epsilon of any norm changes the output by percents.
+pub fn check_quiet(
+    name: &str,
+    model: &Path,
+    quiet: &Tensors,
+    golden: &Tensors,
+    findings: &mut Findings,
+) {
+    let folder = ModelFolder::open(model).unwrap();
+    let weights = |part: &str| quiet_weights(&model.join(part));
+    let config =
+        ClipTextConfig::from_json(&folder.source().text("text_encoder/config.json").unwrap())
+            .unwrap();
+    let text = ClipTextModel::new(&weights("text_encoder/model.safetensors"), &config).unwrap();
+    let ids = golden["ids"].to_vec2::<i64>().unwrap();
+    let ids: Vec<Vec<u32>> = ids
+        .into_iter()
+        .map(|row| row.into_iter().map(|id| id as u32).collect())
+        .collect();
+    let limit = NETWORK_LIMIT;
+    findings.compare(
+        format!("{name} text"),
+        &text.forward(&ids).unwrap(),
+        &quiet["text"],
+        limit,
+    );
+
+    let unet_weights = weights("unet/diffusion_pytorch_model.safetensors");
+    let unet = UNet3DConditionModel::new(&unet_weights, folder.unet_config()).unwrap();
+    let t = golden["unet.t"].to_vec1::<i64>().unwrap()[0] as f64;
+    let prompt = golden["text"].narrow(0, 0, 1).unwrap();
+    let out = unet.forward(&golden["unet.in"], &[t], &prompt).unwrap();
+    findings.compare(format!("{name} unet"), &out, &quiet["unet.out"], limit);
+
+    let vae_weights = weights("vae/diffusion_pytorch_model.safetensors");
+    let vae = AutoencoderKL::new(&vae_weights, folder.vae_config()).unwrap();
+    let posterior = vae.encode(&golden["vae.in"]).unwrap();
+    findings.compare(
+        format!("{name} vae mean"),
+        &posterior.mean,
+        &quiet["vae.mean"],
+        VAE_LIMIT,
+    );
+    findings.compare(
+        format!("{name} vae logvar"),
+        &posterior.logvar,
+        &quiet["vae.logvar"],
+        VAE_LIMIT,
+    );
+    let decoded = vae.decode(&golden["vae.mean"]).unwrap();
+    findings.compare(
+        format!("{name} vae decoded"),
+        &decoded,
+        &quiet["vae.out"],
+        VAE_LIMIT,
     );
 }

@@ -12,6 +12,9 @@ const SPEC_GRADIENT: f64 = 2e-6;
 
 type Dims = (usize, usize, usize, usize);
 
+/// Size, levels, residual, bands `A, D1, ..`, then total, amplitude, phase and wrapped phase.
+type SpecRow = (Dims, usize, Residual, &'static [f64], [f64; 4]);
+
 /// The two test clips of spec sma.md 9, f64.
 fn spec_clips((c, f, h, w): Dims) -> (Tensor, Tensor) {
     let make = |value: &dyn Fn(f64, f64, f64, f64) -> f64| {
@@ -105,7 +108,7 @@ fn term<'a>(
 fn values_match_the_spec_vectors() {
     use Residual::{Abs, Signed};
     #[rustfmt::skip]
-    let rows: [(Dims, usize, Residual, &[f64], [f64; 4]); 6] = [
+    let rows: [SpecRow; 6] = [
         ((2, 4, 4, 6), 2, Abs, &[0.40024879, 0.40439621, 0.31643963], [1.12108464, 1.42063766, 1.71657079, 1.52541635]),
         ((2, 4, 4, 6), 2, Signed, &[0.50983826, 0.43267343, 0.70856035], [1.65107204, 1.56947588, 2.27430782, 1.95768037]),
         ((3, 8, 5, 7), 3, Abs, &[0.67947195, 0.43912962, 0.35487319, 0.17405813], [1.64753289, 1.32969818, 2.19344192, 1.68459092]),
@@ -526,44 +529,4 @@ fn settings_survive_a_file_and_unknown_ones_are_refused() {
         MotionLossConfig::default()
     );
     assert!(toml::from_str::<MotionLossConfig>("loss_mode = 1").is_err());
-}
-
-/// Cost, printed: `cargo test --release --test main spectral::loss::cost -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn cost_of_the_losses() {
-    for dims in [
-        (4, 8, 16, 16),
-        (4, 16, 32, 32),
-        (4, 16, 48, 48),
-        (3, 8, 40, 64),
-    ] {
-        let (x, v) = spec_clips(dims);
-        let (x, v) = (
-            x.to_dtype(DType::F32).unwrap(),
-            v.to_dtype(DType::F32).unwrap(),
-        );
-        let loss = plan(&config(3, Residual::Abs), &x);
-        let step = || {
-            let var = Var::from_tensor(&v).unwrap();
-            let start = std::time::Instant::now();
-            let local = loss.local(&x, var.as_tensor()).unwrap();
-            let total =
-                (loss.global(&x, var.as_tensor()).unwrap().total + local.amplitude + local.phase)
-                    .unwrap();
-            let forward = start.elapsed();
-            total.backward().unwrap();
-            (
-                forward.as_secs_f64() * 1e3,
-                start.elapsed().as_secs_f64() * 1e3,
-            )
-        };
-        step();
-        let mut times: Vec<_> = (0..15).map(|_| step()).collect();
-        times.sort_by(|a, b| a.1.total_cmp(&b.1));
-        println!(
-            "{dims:?}: forward {:.2} ms, forward and backward {:.2} ms (median of 15)",
-            times[7].0, times[7].1
-        );
-    }
 }

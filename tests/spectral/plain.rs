@@ -1,7 +1,10 @@
 //! Plain spectra: closed forms, reconstruction, and agreement with the losses.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
+use rustfft::num_complex::Complex;
 use spectral_motion::spectral::loss::{MotionLossConfig, SpectralLoss};
 use spectral_motion::spectral::plain::{
     Fft2, Residual, amplitude, fftshift, frequency_radius, frequency_weight, haar_forward,
@@ -21,7 +24,7 @@ fn haar_matches_the_worked_example() {
     // Spec sma.md 2.3, printed with 8 decimals.
     let bands = haar_forward(&[1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 1, 3);
     let want: [&[f64]; 3] = [
-        &[-0.70710678, -0.70710678, -0.70710678, 4.94974747],
+        &[-FRAC_1_SQRT_2, -FRAC_1_SQRT_2, -FRAC_1_SQRT_2, 4.94974747],
         &[-2.0, 2.0],
         &[-2.82842712],
     ];
@@ -90,7 +93,7 @@ proptest! {
             }
         }
         let energy: f64 = values.iter().map(|v| v * v).sum();
-        let spectral: f64 = spectrum.iter().map(|f| f.norm_sqr()).sum::<f64>() / (h * w) as f64;
+        let spectral: f64 = spectrum.iter().map(Complex::norm_sqr).sum::<f64>() / (h * w) as f64;
         prop_assert!((energy - spectral).abs() <= 1e-12 * energy.max(1.0));
         for (got, want) in fft.inverse(&spectrum).iter().zip(&values) {
             prop_assert!((got - want).abs() < 1e-13);

@@ -31,11 +31,11 @@ impl Level {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl");
-                return match (avx2, avx512) {
+                match (avx2, avx512) {
                     (true, true) => Level::Avx512,
                     (true, false) => Level::Avx2,
                     (false, _) => Level::Portable,
-                };
+                }
             }
             #[cfg(not(target_arch = "x86_64"))]
             Level::Portable

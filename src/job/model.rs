@@ -1,0 +1,99 @@
+//! The model of a job: opening it, knowing it again, and what it recommends.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Var;
+
+use super::problem::Halt;
+use super::sampling::{GUIDANCE, SAMPLING_STEPS};
+use super::session::{Record, Session};
+use crate::models::{self, ModelFolder, UNet3DConditionModel};
+use crate::project::ModelRecord;
+use crate::report::{Area, Report};
+use crate::schedulers::{Ddim, ReferenceInversion};
+use crate::train::TransferConfig;
+
+/// Name of the built-in model where a folder could be named.
+pub(super) const BUILTIN: &str = "builtin";
+
+pub(super) fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
+    match path {
+        Some(path) => Ok(ModelFolder::open(path)?),
+        None => Ok(models::builtin()?),
+    }
+}
+
+/// Opens the model a run was made with and checks that it is still the same.
+pub(super) fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
+    let folder = open_model(record.model.folder.as_deref().map(Path::new))?;
+    if folder.weights_sha256()? != record.model.weights_sha256 {
+        return Err(Report::new(
+            Area::Model,
+            format!(
+                "The model {} is not the one this run was made with",
+                record.model.name
+            ),
+        )
+        .because("Its weights have another checksum.")
+        .advise("Put the original model back, or train the clip again.")
+        .into());
+    }
+    Ok(folder)
+}
+
+/// Fills in what was left to the model, and refuses sampling steps its schedule cannot make before time is spent.
+pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
+    let card = folder.card();
+    let steps = config
+        .sampling_steps
+        .or(card.steps)
+        .unwrap_or(SAMPLING_STEPS);
+    config.sampling_steps = Some(steps);
+    config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
+    Ddim::new(folder.scheduler(), steps)?;
+    ReferenceInversion::new(folder.scheduler(), steps)?;
+    Ok(())
+}
+
+/// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.
+pub(super) fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
+    let limits = folder.clip_limits();
+    let factor = folder.vae_config().factor();
+    let channels = folder.vae_config().latent_channels;
+    [
+        1,
+        channels,
+        limits.default_frames,
+        limits.height / factor,
+        limits.width / factor,
+    ]
+}
+
+pub(super) fn load_unet(
+    session: &Session,
+) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
+    let method = session.record.settings.method;
+    Ok(session
+        .folder
+        .load_unet(&|name| method.trains(name), &session.device)?)
+}
+
+pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let name = path.map_or_else(
+        || BUILTIN.to_owned(),
+        |path| {
+            absolute(path)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        },
+    );
+    Ok(ModelRecord {
+        name,
+        folder: path.map(|path| absolute(path).to_string_lossy().into_owned()),
+        weights_sha256: folder.weights_sha256()?,
+    })
+}

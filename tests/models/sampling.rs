@@ -1,0 +1,160 @@
+//! The loops over noise levels, and what they keep in memory.
+
+use std::ops::ControlFlow;
+
+use candle_core::{Device, Tensor};
+use spectral_motion::models::UNet3DConditionModel;
+use spectral_motion::pipelines::{GuidedText, Sampled, invert, text_to_video};
+use spectral_motion::schedulers::{Ddim, Inversion, ReferenceInversion, SchedulerConfig};
+
+use super::{micro_folder, noise, relative_error};
+
+fn trained(name: &str) -> bool {
+    name.contains("temp_attentions") && name.ends_with(".to_q.weight")
+}
+
+fn unet() -> UNet3DConditionModel {
+    micro_folder().load_unet(&trained, &Device::Cpu).unwrap().0
+}
+
+fn texts() -> GuidedText {
+    GuidedText {
+        cond: noise(1, &[1, 5, 16]),
+        uncond: noise(2, &[1, 5, 16]),
+    }
+}
+
+fn ddim(steps: usize) -> Ddim {
+    Ddim::new(&SchedulerConfig::stable_diffusion(), steps).unwrap()
+}
+
+fn sample(unet: &UNet3DConditionModel, text: GuidedText, guidance: f64) -> Tensor {
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    text_to_video(
+        unet,
+        &ddim(3),
+        noise(3, &[1, 4, 2, 4, 4]),
+        text,
+        guidance,
+        go_on,
+    )
+    .unwrap()
+    .done()
+    .unwrap()
+}
+
+#[test]
+fn guidance_moves_away_from_the_other_prompt() {
+    let unet = unet();
+    let GuidedText { cond, uncond } = texts();
+    let text = |cond: &Tensor, uncond: &Tensor| GuidedText {
+        cond: cond.clone(),
+        uncond: uncond.clone(),
+    };
+    let plain = sample(&unet, text(&cond, &uncond), 1.0);
+    // Equal prompts guide nowhere; without guidance the other prompt does not matter.
+    let rounding = 1e-5; // three steps of a network in single precision
+    assert!(relative_error(&sample(&unet, text(&cond, &cond), 9.0), &plain) < rounding);
+    assert_eq!(
+        relative_error(&sample(&unet, text(&cond, &cond), 1.0), &plain),
+        0.0
+    );
+    assert!(relative_error(&sample(&unet, text(&cond, &uncond), 9.0), &plain) > 0.01);
+}
+
+#[test]
+fn loops_stop_within_one_step_and_keep_no_graph() {
+    let unet = unet();
+    let x = noise(3, &[1, 4, 2, 4, 4]);
+    let inversion = Inversion::Reference(
+        ReferenceInversion::new(&SchedulerConfig::stable_diffusion(), 4).unwrap(),
+    );
+    let run = |last: usize, backwards: bool| {
+        let mut seen = Vec::new();
+        let on_step = &mut |done, total| {
+            seen.push((done, total));
+            if done == last {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let sampled = match backwards {
+            true => invert(&unet, &inversion, x.clone(), &texts().uncond, on_step),
+            false => text_to_video(&unet, &ddim(4), x.clone(), texts(), 7.0, on_step),
+        };
+        (sampled.unwrap(), seen)
+    };
+    for backwards in [false, true] {
+        let (sampled, seen) = run(2, backwards);
+        assert!(matches!(sampled, Sampled::Cancelled));
+        assert_eq!(seen, [(1, 4), (2, 4)]);
+        let (sampled, seen) = run(usize::MAX, backwards);
+        assert_eq!(seen.len(), 4);
+        assert!(
+            !sampled.done().unwrap().track_op(),
+            "the result drags its graph along"
+        );
+    }
+}
+
+/// Resident memory of this process in bytes.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Runs alone in a process of its own, started by the test below: other tests would blur the figures.
+#[test]
+#[ignore = "started by sampling_does_not_grow"]
+#[cfg(target_os = "linux")]
+fn memory_probe() {
+    let unet = unet();
+    let x = noise(3, &[1, 4, 8, 16, 16]);
+    let mut sizes = Vec::new();
+    let on_step = &mut |_, _| {
+        sizes.push(resident());
+        ControlFlow::Continue(())
+    };
+    text_to_video(&unet, &ddim(20), x.clone(), texts(), 7.0, on_step).unwrap();
+    // The first steps fill the allocator's reserves.
+    let grown = sizes[19].saturating_sub(sizes[4]);
+    // The same fifteen steps with gradients on keep every activation alive.
+    let before = resident();
+    let mut chained = x;
+    for _ in 0..15 {
+        chained = unet.forward(&chained, &[437.0], &texts().cond).unwrap();
+    }
+    let with_graph = resident().saturating_sub(before);
+    assert!(chained.track_op());
+    println!("grown {grown}, with graph {with_graph}");
+    assert!(
+        with_graph > 64 << 20,
+        "the probe would not notice a kept graph: {with_graph} bytes"
+    );
+    assert!(
+        grown < with_graph / 16,
+        "sampling keeps {grown} bytes, a kept graph {with_graph}"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn sampling_does_not_grow() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "models::sampling::memory_probe",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,199 @@
+//! A few optimizer steps of Video Motion Customization with spectral alignment, given the noise.
+//!
+//! The optimizer is written out here, so that the trace checks networks, losses and gradients on their own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, Var};
+use spectral_motion::models::ModelFolder;
+use spectral_motion::schedulers::NoiseSchedule;
+use spectral_motion::spectral::loss::{CosineAxis, MotionLossConfig, Residual, SpectralLoss};
+
+use super::{Findings, Tensors};
+
+/// Terms after some steps carry the difference of all updates before.
+const TERM_LIMIT: f64 = 1e-4;
+/// Single precision through the whole network, forwards and backwards.
+const GRADIENT_LIMIT: f64 = 5e-5;
+/// AdamW divides by the gradient's own size: the update of a weight with a tiny gradient is as large as any other, and
+/// as uncertain as that gradient is in relation to its size.
+const WEIGHT_LIMIT: f64 = 1e-3;
+
+const LEARNING_RATE: f64 = 1e-4;
+const BETAS: (f64, f64) = (0.9, 0.999);
+const EPSILON: f64 = 1e-8;
+const WEIGHT_DECAY: f64 = 1e-2;
+const LAMBDA_GLOBAL: f64 = 0.4;
+const LAMBDA_LOCAL: f64 = 0.2;
+
+fn learns(name: &str) -> bool {
+    name.contains("temp_attentions")
+        && [".to_q.weight", ".to_k.weight", ".to_v.weight"]
+            .iter()
+            .any(|end| name.ends_with(end))
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.flatten_all()
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap()
+        .to_vec1()
+        .unwrap()
+}
+
+fn norm<'a>(all: impl Iterator<Item = &'a f64>) -> f64 {
+    all.map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Error of many tensors together: norm of all differences over norm of `scale`.
+fn together(pairs: &[(Vec<f64>, Vec<f64>)], scale: f64) -> f64 {
+    let differences: Vec<f64> = pairs
+        .iter()
+        .flat_map(|(a, b)| a.iter().zip(b).map(|(a, b)| a - b))
+        .collect();
+    norm(differences.iter()) / scale
+}
+
+/// First and second moments of AdamW, as PyTorch keeps them.
+#[derive(Default)]
+struct AdamW {
+    moments: BTreeMap<String, Vec<(f64, f64)>>,
+    steps: i32,
+}
+
+impl AdamW {
+    /// Clips all gradients together to norm 1, then moves every variable.
+    fn step(&mut self, vars: &BTreeMap<String, Var>, gradients: &BTreeMap<String, Vec<f64>>) {
+        self.steps += 1;
+        let total = norm(gradients.values().flatten());
+        let scale = (1.0 / (total + 1e-6)).min(1.0);
+        let correct = |beta: f64| 1.0 - beta.powi(self.steps);
+        for (name, var) in vars {
+            let gradient = &gradients[name];
+            let moments = self
+                .moments
+                .entry(name.clone())
+                .or_insert_with(|| vec![(0.0, 0.0); gradient.len()]);
+            let moved =
+                values(var)
+                    .into_iter()
+                    .zip(gradient)
+                    .zip(moments)
+                    .map(|((w, g), (m, v))| {
+                        let g = g * scale;
+                        *m = BETAS.0 * *m + (1.0 - BETAS.0) * g;
+                        *v = BETAS.1 * *v + (1.0 - BETAS.1) * g * g;
+                        let direction =
+                            *m / correct(BETAS.0) / ((*v / correct(BETAS.1)).sqrt() + EPSILON);
+                        (w * (1.0 - LEARNING_RATE * WEIGHT_DECAY) - LEARNING_RATE * direction)
+                            as f32
+                    });
+            let moved = Tensor::from_vec(moved.collect(), var.shape(), &Device::Cpu).unwrap();
+            var.set(&moved).unwrap();
+        }
+    }
+}
+
+/// Repeats the trace and compares every number in it.
+pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings) {
+    let folder = ModelFolder::open(model).unwrap();
+    let (unet, vars) = folder.load_unet(&learns, &Device::Cpu).unwrap();
+    let expected: Vec<&str> = golden
+        .keys()
+        .filter_map(|key| key.strip_prefix("init."))
+        .collect();
+    assert_eq!(
+        vars.len(),
+        expected.len(),
+        "{name}: number of trained tensors"
+    );
+    for (key, var) in &vars {
+        assert_eq!(
+            values(var),
+            values(&golden[&format!("init.{key}")]),
+            "{name}: {key} at the start"
+        );
+    }
+    let schedule = NoiseSchedule::new(folder.scheduler());
+    let (v0, text) = (&golden["v0"], &golden["text"]);
+    let (_, _, frames, h, w) = v0.dims5().unwrap();
+    let losses = SpectralLoss::new(
+        &MotionLossConfig::default(),
+        frames,
+        h,
+        w,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
+    let mut optimizer = AdamW::default();
+    for step in (0..).take_while(|i| golden.contains_key(&format!("{i}.eps"))) {
+        let eps = &golden[&format!("{step}.eps")];
+        let t = golden[&format!("{step}.t")].to_vec1::<i64>().unwrap()[0] as u32;
+        let v_t = schedule.add_noise(v0, eps, &[t]).unwrap();
+        let out = unet.forward(&v_t, &[f64::from(t)], text).unwrap();
+        let v0_hat = schedule.predict_x0(&v_t, &out, &[t]).unwrap();
+        let base =
+            SpectralLoss::cosine_alignment(&out, eps, Residual::Abs, CosineAxis::Frame).unwrap();
+        let global = losses.global(v0, &v0_hat).unwrap().total;
+        let local = losses.local(v0, &v0_hat).unwrap();
+        let both = (&local.amplitude + &local.phase).unwrap();
+        let loss = ((&base + (&global * LAMBDA_GLOBAL).unwrap()).unwrap()
+            + (both * LAMBDA_LOCAL).unwrap())
+        .unwrap();
+        for (term, ours) in [
+            ("base", &base),
+            ("glob", &global),
+            ("amp", &local.amplitude),
+            ("phase", &local.phase),
+            ("loss", &loss),
+        ] {
+            let key = format!("{step}.{term}");
+            findings.compare(
+                format!("{name} step {key}"),
+                ours,
+                &golden[&key],
+                TERM_LIMIT,
+            );
+        }
+        let store = loss.backward().unwrap();
+        let gradients: BTreeMap<String, Vec<f64>> = vars
+            .iter()
+            .map(|(key, var)| (key.clone(), values(store.get(var).unwrap())))
+            .collect();
+        if step == 0 {
+            let pairs: Vec<_> = gradients
+                .iter()
+                .map(|(key, ours)| (ours.clone(), values(&golden[&format!("grad.{key}")])))
+                .collect();
+            let scale = norm(pairs.iter().flat_map(|(_, expected)| expected));
+            findings.note(
+                format!("{name} first gradients"),
+                together(&pairs, scale),
+                GRADIENT_LIMIT,
+            );
+        }
+        optimizer.step(&vars, &gradients);
+    }
+    let end = |key: &str| values(&golden[&format!("final.{key}")]);
+    let pairs: Vec<_> = vars
+        .iter()
+        .map(|(key, var)| (values(var), end(key)))
+        .collect();
+    let updates: Vec<f64> = vars
+        .keys()
+        .flat_map(|key| {
+            end(key)
+                .into_iter()
+                .zip(values(&golden[&format!("init.{key}")]))
+                .map(|(a, b)| a - b)
+        })
+        .collect();
+    findings.note(
+        format!("{name} final weights"),
+        together(&pairs, norm(updates.iter())),
+        WEIGHT_LIMIT,
+    );
+}
