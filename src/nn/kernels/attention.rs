@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use super::product::{Matrix, Panels, Start, Strides, multiply_here};
+use super::product::{Matrix, Panels, Start, Strides, multiply_here, multiply_shared};
 use super::shared::SharedMut;
 use super::simd::{Level, vectorized};
 use super::weight::{numbers, with_numbers};
@@ -88,29 +88,32 @@ impl Sizes {
 
     /// Rows of scores as the left matrix, rows of a head from `place` as the result.
     fn scores_times(self, rows: usize, place: usize) -> Matrix {
-        Matrix {
+        Matrix::new(
             rows,
-            input: (0, self.stride(), 1),
-            output: (place, self.width()),
-        }
+            (0, self.stride(), 1),
+            (place, self.width()),
+            self.depth,
+        )
     }
 
     /// Columns of scores as the left matrix, rows of keys from `place` as the result.
     fn columns_times(self, place: usize) -> Matrix {
-        Matrix {
-            rows: self.keys,
-            input: (0, 1, self.stride()),
-            output: (place, self.width()),
-        }
+        Matrix::new(
+            self.keys,
+            (0, 1, self.stride()),
+            (place, self.width()),
+            self.depth,
+        )
     }
 
     /// Rows of a head from `place` as the left matrix, rows of scores as the result.
     fn scores_of(self, rows: usize, place: usize) -> Matrix {
-        Matrix {
+        Matrix::new(
             rows,
-            input: (place, self.width(), 1),
-            output: (0, self.stride()),
-        }
+            (place, self.width(), 1),
+            (0, self.stride()),
+            self.keys,
+        )
     }
 }
 
@@ -122,20 +125,21 @@ struct Scratch<T> {
     sums: Vec<T>,
     keys: Panels<T>,
     values: Panels<T>,
+    upright_keys: Panels<T>,
     other: Panels<T>,
 }
 
 impl<T: Real> Scratch<T> {
     fn new() -> Self {
         let panels = || Panels::empty(Level::best());
-        let (keys, values, other) = (panels(), panels(), panels());
         Self {
             scores: Vec::new(),
             gradients: Vec::new(),
             sums: Vec::new(),
-            keys,
-            values,
-            other,
+            keys: panels(),
+            values: panels(),
+            upright_keys: panels(),
+            other: panels(),
         }
     }
 
@@ -208,16 +212,19 @@ impl AttentionOp {
                         &score_rows,
                         &scratch.keys,
                         Start::Zero,
-                        &SharedMut::new(&mut scratch.scores),
+                        &mut scratch.scores,
                     );
                     self.exponentials(sizes, (first, rows), &mut scratch.scores, &mut scratch.sums);
-                    multiply_here(
-                        &scratch.scores,
-                        &sizes.scores_times(rows, place),
-                        &scratch.values,
-                        Start::Zero,
-                        &y,
-                    );
+                    // SAFETY: each head of each image, and each block of its queries, is done by one job.
+                    unsafe {
+                        multiply_shared(
+                            &scratch.scores,
+                            &sizes.scores_times(rows, place),
+                            &scratch.values,
+                            Start::Zero,
+                            &y,
+                        );
+                    }
                     for (r, &sum) in scratch.sums[..rows].iter().enumerate() {
                         // SAFETY: rows of this block and head are this job's alone.
                         let row = unsafe { y.part(place + r * sizes.width(), sizes.depth) };
@@ -242,6 +249,11 @@ impl AttentionOp {
                 scratch
                     .values
                     .pack(&operands.v[sizes.key(at)..], shape, strides);
+                if self.wanted[0] {
+                    let (shape, strides) = sizes.upright(sizes.keys);
+                    let keys = &operands.k[sizes.key(at)..];
+                    scratch.upright_keys.pack(keys, shape, strides);
+                }
                 for first in (0..sizes.queries).step_by(BLOCK) {
                     let rows = BLOCK.min(sizes.queries - first);
                     self.block_backward(sizes, operands, into, scratch, (at, first, rows));
@@ -250,6 +262,7 @@ impl AttentionOp {
     }
 
     /// The part of [`AttentionOp::backward`] that comes from some query rows of a head.
+    #[expect(unsafe_code, reason = "heads of the gradients are disjoint")]
     fn block_backward<T: Real>(
         self,
         sizes: &Sizes,
@@ -260,67 +273,52 @@ impl AttentionOp {
     ) {
         let place = sizes.query(at, first);
         let score_rows = sizes.scores_of(rows, place);
+        let Operands { q, grad, .. } = *operands;
         multiply_here(
-            operands.q,
+            q,
             &score_rows,
             &scratch.keys,
             Start::Zero,
-            &SharedMut::new(&mut scratch.scores),
+            &mut scratch.scores,
         );
         self.exponentials(sizes, (first, rows), &mut scratch.scores, &mut scratch.sums);
-        let dp = SharedMut::new(&mut scratch.gradients);
         multiply_here(
-            operands.grad,
+            grad,
             &score_rows,
             &scratch.values,
             Start::Zero,
-            &dp,
+            &mut scratch.gradients,
         );
         scratch.score_gradients(sizes, rows, |r| {
             let row = place + r * sizes.width();
             (
-                &operands.grad[row..row + sizes.depth],
+                &grad[row..row + sizes.depth],
                 &operands.y[row..row + sizes.depth],
             )
         });
         let [want_q, want_k, want_v] = self.wanted;
-        if want_v {
-            let (shape, strides) = sizes.upright(rows);
-            scratch.other.pack(&operands.grad[place..], shape, strides);
-            let matrix = sizes.columns_times(sizes.key(at));
-            multiply_here(
-                &scratch.scores,
-                &matrix,
-                &scratch.other,
-                Start::Result,
-                &into.v,
-            );
-        }
-        if want_k {
-            let (shape, strides) = sizes.upright(rows);
-            scratch.other.pack(&operands.q[place..], shape, strides);
-            let matrix = sizes.columns_times(sizes.key(at));
-            multiply_here(
-                &scratch.gradients,
-                &matrix,
-                &scratch.other,
-                Start::Result,
-                &into.k,
-            );
-        }
-        if want_q {
-            let (shape, strides) = sizes.upright(sizes.keys);
-            scratch
-                .other
-                .pack(&operands.k[sizes.key(at)..], shape, strides);
-            let matrix = sizes.scores_times(rows, place);
-            multiply_here(
-                &scratch.gradients,
-                &matrix,
-                &scratch.other,
-                Start::Zero,
-                &into.q,
-            );
+        let ((shape, strides), columns) = (sizes.upright(rows), sizes.columns_times(sizes.key(at)));
+        let Scratch {
+            scores,
+            gradients,
+            upright_keys,
+            other,
+            ..
+        } = scratch;
+        // SAFETY: each head of each image is done by one job, block after block.
+        unsafe {
+            if want_v {
+                other.pack(&grad[place..], shape, strides);
+                multiply_shared(scores, &columns, other, Start::Result, &into.v);
+            }
+            if want_k {
+                other.pack(&q[place..], shape, strides);
+                multiply_shared(gradients, &columns, other, Start::Result, &into.k);
+            }
+            if want_q {
+                let matrix = sizes.scores_times(rows, place);
+                multiply_shared(gradients, &matrix, upright_keys, Start::Zero, &into.q);
+            }
         }
     }
 }

@@ -111,12 +111,19 @@ impl<T: Real> Panels<T> {
 }
 
 /// The rows of the left matrix and of the result, as places in their buffers.
-pub trait Rows: Sync {
+///
+/// # Safety
+/// The outputs of different rows do not overlap: threads write them at the same time.
+#[expect(
+    unsafe_code,
+    reason = "the promise of disjoint rows cannot be checked row by row"
+)]
+pub unsafe trait Rows: Sync {
     /// How many there are.
     fn count(&self) -> usize;
     /// Where the inputs of `row` for a kernel tap begin; `None` stands for zeros.
     fn input(&self, row: usize, tap: usize) -> Option<usize>;
-    /// Where the outputs of `row` begin. Different rows do not overlap.
+    /// Where the outputs of `row` begin.
     fn output(&self, row: usize) -> usize;
     /// Distance between one input of a row and the next.
     fn step(&self) -> usize {
@@ -127,25 +134,39 @@ pub trait Rows: Sync {
 /// The rows of plain matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
-    pub rows: usize,
+    rows: usize,
     /// First input, distance between rows, distance between the inputs of a row.
-    pub input: (usize, usize, usize),
+    input: (usize, usize, usize),
     /// First output, distance between rows.
-    pub output: (usize, usize),
+    output: (usize, usize),
 }
 
 impl Matrix {
-    /// Contiguous matrices, `depth` numbers in and `columns` out.
-    pub fn contiguous(rows: usize, depth: usize, columns: usize) -> Self {
+    /// `rows` rows: of inputs, the first place and the distances between rows and inside a row; of the `columns`
+    /// outputs, the first place and the distance between rows.
+    pub fn new(
+        rows: usize,
+        input: (usize, usize, usize),
+        output: (usize, usize),
+        columns: usize,
+    ) -> Self {
+        assert!(output.1 >= columns, "rows of a product overlap");
         Self {
             rows,
-            input: (0, depth, 1),
-            output: (0, columns),
+            input,
+            output,
         }
+    }
+
+    /// Contiguous matrices, `depth` numbers in and `columns` out.
+    pub fn contiguous(rows: usize, depth: usize, columns: usize) -> Self {
+        Self::new(rows, (0, depth, 1), (0, columns), columns)
     }
 }
 
-impl Rows for Matrix {
+// SAFETY: `Matrix::new` checks that rows are as far apart as they are long.
+#[expect(unsafe_code, reason = "checked when it is made")]
+unsafe impl Rows for Matrix {
     fn count(&self) -> usize {
         self.rows
     }
@@ -228,17 +249,33 @@ pub fn multiply<T: Real>(
 }
 
 /// [`multiply`] on the calling thread, for work that is already spread over threads.
-///
-/// `result` may be shared with other threads as long as they write other rows.
 pub fn multiply_here<T: Real>(
     left: &[T],
-    rows: &impl Rows,
+    rows: &Matrix,
+    right: &Panels<T>,
+    start: Start<'_, T>,
+    result: &mut [T],
+) {
+    // SAFETY: the result is borrowed exclusively.
+    #[expect(unsafe_code, reason = "no other thread can see the result")]
+    unsafe {
+        multiply_shared(left, rows, right, start, &SharedMut::new(result));
+    }
+}
+
+/// [`multiply_here`] into a result that other threads write as well.
+///
+/// # Safety
+/// No other thread touches the rows of the result that `rows` names.
+#[expect(unsafe_code, reason = "disjointness is the caller's duty")]
+pub unsafe fn multiply_shared<T: Real>(
+    left: &[T],
+    rows: &Matrix,
     right: &Panels<T>,
     start: Start<'_, T>,
     result: &SharedMut<'_, T>,
 ) {
     let panels = right.columns.div_ceil(right.width());
-    let zeros = [];
     let start = Bias::new(start, right);
     run(Job {
         left,
@@ -246,7 +283,8 @@ pub fn multiply_here<T: Real>(
         right,
         start: &start,
         result,
-        zeros: &zeros,
+        // A matrix has no padding.
+        zeros: &[],
         part: (0..rows.count(), 0..panels),
     });
 }
@@ -528,13 +566,7 @@ mod tests {
                 let mut result = vec![T::ZERO; rows * columns];
                 let matrix = Matrix::contiguous(rows, depth, columns);
                 multiply(&left, &matrix, &panels, Start::Bias(&bias), &mut result);
-                multiply_here(
-                    &left,
-                    &matrix,
-                    &panels,
-                    Start::Result,
-                    &SharedMut::new(&mut result),
-                );
+                multiply_here(&left, &matrix, &panels, Start::Result, &mut result);
                 for (i, value) in result.iter().enumerate() {
                     let (r, c) = (i / columns, i % columns);
                     let dot =

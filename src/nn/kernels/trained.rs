@@ -87,11 +87,7 @@ fn weight_gradient<T: Real>(
                 column: 1,
             },
         );
-        let matrix = Matrix {
-            rows: out,
-            input: (first * out, 1, out),
-            output: (0, inp),
-        };
+        let matrix = Matrix::new(out, (first * out, 1, out), (0, inp), inp);
         multiply(grad, &matrix, &panels, Start::Result, &mut dw);
     }
     dw
