@@ -24,6 +24,8 @@
 //! a job is caught at the top of its thread and told the same way.
 
 pub mod cli;
+#[cfg(feature = "gui")]
+pub mod gui;
 pub mod job;
 pub mod methods;
 pub mod models;
@@ -36,3 +38,5 @@ pub mod schedulers;
 pub mod spectral;
 pub mod train;
 pub mod video;
+#[cfg(feature = "gui")]
+pub mod viz;

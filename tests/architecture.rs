@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("spectral/plain", &[]),
     ("nn", &[]),
+    ("viz", &["spectral/plain", "motion", "video"]),
     ("spectral/loss", &["nn", "spectral/plain"]),
     ("schedulers", &["nn"]),
     ("models", &["nn", "schedulers"]),
@@ -46,8 +47,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "gui",
+        &[
+            "viz",
+            "job",
+            "train",
+            "pipelines",
+            "methods",
+            "models",
+            "video",
+            "motion",
+            "spectral/plain",
+            "project",
+            "report",
+        ],
+    ),
+    (
         "cli",
         &[
+            "gui",
             "job",
             "train",
             "pipelines",
