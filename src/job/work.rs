@@ -269,7 +269,16 @@ fn make_film(
         tuned_sha256.clone(),
     );
     let frames = sample(job, session, run, unet, &spec)?;
-    let fps = session.record.clip.fps;
+    let taken_fps = session.record.clip.fps;
+    let fps = session.record.settings.film_fps(taken_fps);
+    if run.is_some() && fps > 1.05 * taken_fps {
+        job.emit(Event::Note {
+            text: format!(
+                "The film plays at {fps:.0} frames a second, {:.1} times as fast as the clip; --play-fps {taken_fps:.2} keeps the clip's time.",
+                fps / taken_fps
+            ),
+        });
+    }
     // Whoever watches shows the pixels themselves, not what an encoder leaves of them.
     job.publish_preview(Preview {
         step: session.record.settings.steps,
