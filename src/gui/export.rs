@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::app::App;
 use super::dialogs::Dialog;
 use super::notices::Action;
+use super::queue::waker;
 use super::task::Task;
-use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage, Waker};
+use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
 use crate::project::{Recipe, RunFolder, RunRecord, free_name};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
@@ -134,7 +135,7 @@ impl App {
             form,
         };
         let ctx = self.ctx.clone();
-        let waker: Waker = Arc::new(move || ctx.request_repaint());
+        let waker = waker(ctx);
         let starting = self.start("start export", move |_| {
             job::spawn_task("export", waker, move |job| write(job, &work))
         });

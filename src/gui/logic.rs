@@ -33,23 +33,41 @@ impl App {
         self.tick_export();
         self.tick_autosave(ctx);
         self.tick_close(ctx);
-        let passed = f64::from(ctx.input(|input| input.stable_dt)).min(0.25);
+        let passed = (now - self.ticked_at).clamp(0.0, 0.5);
+        self.ticked_at = now;
         let (start, end) = self.cut_range();
         self.player.advance(passed, start, end);
         self.repaint_for_playback(ctx);
     }
 
-    /// Asks for the next frame when the picture changes, not sixty times a second.
+    /// Asks for the next frame when a picture changes, not sixty times a second: on a computer without a graphics card the
+    /// drawing would take the time that the training needs.
     fn repaint_for_playback(&self, ctx: &egui::Context) {
         let Some(source) = self.source.as_ref().filter(|_| self.player.playing) else {
             return;
         };
-        let rate = source
-            .clip
-            .fps
-            .max(self.cut.as_ref().map_or(0.0, |cut| cut.fps));
-        let wait = 1.0 / (rate.clamp(1.0, 60.0) * self.player.speed.abs().max(0.1) * 2.0);
-        ctx.request_repaint_after_secs(wait.clamp(1.0 / 60.0, 0.1) as f32);
+        let (start, end) = self.cut_range();
+        let now = self.player.time_secs;
+        let forward = self.player.speed > 0.0;
+        let times = &source.clip.times_secs;
+        let at = frame_at(times, now);
+        let next = if forward {
+            times.get(at + 1).copied().unwrap_or(end).min(end)
+        } else {
+            times.get(at).copied().unwrap_or(start).max(start) - 1e-3
+        };
+        // The result changes where the cut has its frames.
+        let cut_wait = self.cut.as_ref().map_or(f64::INFINITY, |cut| {
+            let place = (now - start) * cut.fps;
+            let left = if forward {
+                place.floor() + 1.0 - place
+            } else {
+                place - place.ceil() + 1.0
+            };
+            left.max(1e-3) / cut.fps
+        });
+        let wait = (next - now).abs().min(cut_wait) / self.player.speed.abs().max(0.1);
+        ctx.request_repaint_after_secs(wait.clamp(1.0 / 60.0, 0.5) as f32 + 0.002);
     }
 
     /// Keys, dropped files and pasted paths.

@@ -190,7 +190,7 @@ impl Notices {
                                 clicked = Some(action.clone());
                                 closed = Some(toast.id);
                             }
-                            let close = ui.add(egui::Button::new("✕").frame(false));
+                            let close = ui.add(egui::Button::new("×").frame(false));
                             let close = close.on_hover_text("Close this message");
                             if close.clicked() {
                                 closed = Some(toast.id);

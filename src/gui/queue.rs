@@ -17,6 +17,8 @@ use crate::job::{
 use crate::project::{LiveSettings, RunFolder, free_name};
 use crate::report::{Area, Report};
 
+/// Seconds an event may wait to be drawn.
+const WAKE_SECS: f32 = 0.05;
 /// Runs kept in memory with their samples.
 const KEPT: usize = 8;
 
@@ -195,7 +197,7 @@ impl App {
     fn start_job(&mut self, title: String, mut request: Request) {
         let ctx = self.ctx.clone();
         let runs_dir = self.runs_dir();
-        let waker: Waker = Arc::new(move || ctx.request_repaint());
+        let waker = waker(ctx);
         let task = self.start("start job", move |_| {
             if let Request::Train(train) = &mut request {
                 place_run(&runs_dir, train)?;
@@ -320,6 +322,11 @@ impl App {
                 .say("There is no training to sample from. Train first.", None);
         }
     }
+}
+
+/// Wakes the window a moment after an event, so that many events cost one frame.
+pub(super) fn waker(ctx: egui::Context) -> Waker {
+    Arc::new(move || ctx.request_repaint_after_secs(WAKE_SECS))
 }
 
 /// Takes a run folder nobody has, and makes the folder that its result goes into.

@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod drop;
+mod icon;
 pub mod picture;
 mod plots;
 pub mod run;

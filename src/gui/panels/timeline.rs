@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use eframe::egui::{self, Align2, Rect, Sense, pos2, vec2};
 
+use super::icon::{Icon, button_ui};
 use crate::gui::app::App;
 use crate::gui::command::Command;
 use crate::gui::player::{clock, frame_at};
@@ -50,31 +51,19 @@ pub fn timeline_ui(app: &mut App, ui: &mut egui::Ui) {
 fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
-        let play = if app.player.playing { "⏸" } else { "▶" };
+        let play = if app.player.playing {
+            Icon::Pause
+        } else {
+            Icon::Play
+        };
         for (command, icon, selected) in [
-            (Command::ToIn, "⏮", false),
-            (Command::Previous, "◀", false),
+            (Command::ToIn, Icon::Begin, false),
+            (Command::Previous, Icon::Back, false),
             (Command::Play, play, false),
-            (Command::Next, "▶|", false),
-            (Command::Loop, "🔁", app.player.looping),
+            (Command::Next, Icon::On, false),
+            (Command::Loop, Icon::Loop, app.player.looping),
         ] {
-            let icon = if command == Command::Next {
-                "▸"
-            } else {
-                icon
-            };
-            let icon = if command == Command::Previous {
-                "◂"
-            } else {
-                icon
-            };
-            let button = egui::Button::new(icon)
-                .min_size(vec2(theme::HIT_SIZE, theme::HIT_SIZE))
-                .selected(selected);
-            let response = ui.add(button);
-            response.widget_info(|| {
-                egui::WidgetInfo::labeled(egui::Role::Button, true, command.about().label)
-            });
+            let response = button_ui(ui, icon, command.about().label, selected);
             let hover = command.hover_text(ui.ctx());
             if response.on_hover_text(hover).clicked() {
                 app.obey(command);

@@ -361,7 +361,7 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
         }
     });
     if settings.level_weights.iter().all(|weight| *weight == 1.0)
-        && ui.small_button("✕").on_hover_text("All alike").clicked()
+        && ui.small_button("×").on_hover_text("All alike").clicked()
     {
         settings.level_weights.clear();
     }
@@ -609,7 +609,7 @@ fn go_ui(app: &mut App, ui: &mut egui::Ui) {
                 let train = if exportable {
                     ui.add_enabled(ready, egui::Button::new("Train again"))
                 } else {
-                    accent_button(ui, "▶ Train", ready)
+                    accent_button(ui, "Train", ready)
                 };
                 if train
                     .on_hover_text(Command::Train.hover_text(ui.ctx()))
