@@ -164,6 +164,10 @@ fn ranges_are_checked() {
             fps: Some(-1.0),
             ..base.clone()
         },
+        TransferConfig {
+            play_fps: Some(0.0),
+            ..base.clone()
+        },
     ];
     for config in bad {
         let error = config.check().unwrap_err().to_string();
@@ -175,6 +179,18 @@ fn ranges_are_checked() {
         ..base
     };
     assert!(weights.check_for(8).is_err());
+}
+
+#[test]
+fn films_never_become_slide_shows_unless_asked() {
+    let config = TransferConfig::default();
+    assert_eq!(config.film_fps(1.0), 8.0, "8 frames of a clip of 8 s");
+    assert_eq!(config.film_fps(24.0), 24.0, "a faster clip keeps its rate");
+    let own_time = TransferConfig {
+        play_fps: Some(0.98),
+        ..config
+    };
+    assert_eq!(own_time.film_fps(1.0), 0.98);
 }
 
 #[test]

@@ -193,7 +193,7 @@ pub(super) fn preview(
     trained_steps: u32,
 ) -> Result<(), Halt> {
     let frames = sample(job, session, Some(run), unet, spec)?;
-    let fps = session.record.clip.fps;
+    let fps = session.record.settings.film_fps(session.record.clip.fps);
     let path = free_name(&run.samples(), &format!("step-{trained_steps:06}"), "gif");
     let clip = Clip::from_frames(frames.clone(), fps, "preview");
     export::write_preview(job, &clip, &path)?;

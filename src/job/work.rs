@@ -267,7 +267,17 @@ fn make_film(
         tuned_sha256.clone(),
     );
     let frames = sample(job, session, run, unet, &spec)?;
-    let clip = Clip::from_frames(frames, session.record.clip.fps, result.prompt.clone());
+    let taken_fps = session.record.clip.fps;
+    let fps = session.record.settings.film_fps(taken_fps);
+    if run.is_some() && fps > 1.05 * taken_fps {
+        job.emit(Event::Note {
+            text: format!(
+                "The film plays at {fps:.0} frames a second, {:.1} times as fast as the clip; --play-fps {taken_fps:.2} keeps the clip's time.",
+                fps / taken_fps
+            ),
+        });
+    }
+    let clip = Clip::from_frames(frames, fps, result.prompt.clone());
     write_result(job, &session.record, tuned_sha256, result, &clip)
 }
 

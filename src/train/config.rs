@@ -10,6 +10,9 @@ use crate::methods::Method;
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
+/// Films play at this rate or faster unless told otherwise: what the published text-to-video models were trained at.
+pub const WATCHABLE_FPS: f64 = 8.0;
+
 /// Settings of training and sampling. `Default` is what the command line takes without flags.
 #[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -145,6 +148,10 @@ pub struct TransferConfig {
     /// How strongly the sample obeys its words, 1 for no guidance [default: what the model recommends, else 9]
     #[arg(long, help_heading = "Sampling")]
     pub guidance: Option<f64>,
+
+    /// Frames per second of the films that are written [default: those taken from the clip, at least 8]
+    #[arg(long, help_heading = "Sampling")]
+    pub play_fps: Option<f64>,
 
     /// Training steps between two previews, 0 for none
     #[arg(long, default_value_t = 100, help_heading = "Run")]
@@ -328,6 +335,14 @@ impl TransferConfig {
         }
     }
 
+    /// Rate at which a film of frames taken at `taken_fps` plays. A long clip gives a few frames a second or less, a
+    /// slide show; its film plays at [`WATCHABLE_FPS`] unless another rate is asked for.
+    #[must_use]
+    pub fn film_fps(&self, taken_fps: f64) -> f64 {
+        self.play_fps
+            .unwrap_or_else(|| taken_fps.max(WATCHABLE_FPS))
+    }
+
     /// Checks every number against its range.
     ///
     /// # Errors
@@ -357,6 +372,10 @@ impl TransferConfig {
             at_least_0("--level-weights", *weight)?;
         }
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
+        if let Some(fps) = self.play_fps {
+            let good = (0.1..=240.0).contains(&fps);
+            range("--play-fps", fps, good, "0.1 to 240")?;
+        }
         at_least_0("--start-secs", self.start_secs)?;
         share("--noise-prior", self.noise_prior)?;
         if let Some(steps) = self.sampling_steps {

@@ -72,7 +72,7 @@ pub enum VideoError {
         codec: String,
     },
     /// The film ends before its time.
-    #[error("{} is cut off: {frames_read} of the {wanted} frames needed could be read", path.display())]
+    #[error("{} is cut off: {}", path.display(), could_be_read(*frames_read, *wanted))]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -231,6 +231,7 @@ impl VideoError {
             Self::NotAFilm { .. } => "Give a film (MP4, MOV, MKV, WebM, AVI, GIF and many more), a picture, or a folder of pictures.".into(),
             Self::NoVideoStream { .. } => "Give a file with moving pictures.".into(),
             Self::UnsupportedCodec { .. } => "Convert the film to H.264 in MP4 with any converter, then try again.".into(),
+            Self::Truncated { frames_read: 0, .. } => "The copy, download or recording did not finish. Fetch the file again.".into(),
             Self::Truncated { .. } => "The copy, download or recording did not finish. Fetch it again, or ask for fewer frames.".into(),
             Self::TooLarge { .. } => "Scale the film down with any converter, then try again.".into(),
             Self::NoImages { .. } => "Put the frames there as PNG, JPEG, WebP, BMP or TIFF files.".into(),
@@ -238,7 +239,7 @@ impl VideoError {
             Self::NoVideoSupport { .. } => "Build with the feature `video`, or use a folder of pictures or a GIF.".into(),
             Self::Decode { .. } => "The file may be damaged. See whether a player shows it, or convert it to H.264 in MP4.".into(),
             Self::Cancelled => "Nothing was left behind.".into(),
-            Self::TooShort { have, .. } => format!("Use a longer clip, an earlier start, {} frames or fewer, or let the clip run forth and back.", have.max(&1)),
+            Self::TooShort { have, .. } => format!("Use a longer clip, an earlier start, {} frames or fewer, or let the clip run forth and back (--loop-short).", have.max(&1)),
             Self::StartBeyondEnd { .. } => "Choose an earlier start.".into(),
             Self::BadSetting { want, .. } => format!("Use {want}."),
             Self::BadClip { .. } => "Load the clip again.".into(),
@@ -249,5 +250,13 @@ impl VideoError {
             Self::RecipeTooLarge { .. } => "Nothing was read from it; the film itself can still be opened.".into(),
             Self::Io { .. } => "Check that the disk is there and has free space, then try again.".into(),
         }
+    }
+}
+
+fn could_be_read(frames: usize, wanted: usize) -> String {
+    if frames == 0 {
+        "none of its frames can be read".to_owned()
+    } else {
+        format!("{frames} of the {wanted} frames needed could be read")
     }
 }

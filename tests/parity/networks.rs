@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
-    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, Weights,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, UNet3DConfig, Weights,
 };
 use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
 use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion};
@@ -203,6 +203,41 @@ fn quiet_weights(file: &Path) -> Weights {
     Weights::from_map(tensors.collect(), DType::F32, &Device::Cpu)
 }
 
+/// The quietened UNet on the golden input.
+fn quiet_unet(model: &Path, config: &UNet3DConfig, golden: &Tensors) -> Tensor {
+    let weights = quiet_weights(&model.join("unet/diffusion_pytorch_model.safetensors"));
+    let unet = UNet3DConditionModel::new(&weights, config).unwrap();
+    let t = golden["unet.t"].to_vec1::<i64>().unwrap()[0] as f64;
+    let prompt = golden["text"].narrow(0, 0, 1).unwrap();
+    unet.forward(&golden["unet.in"], &[t], &prompt).unwrap()
+}
+
+/// What the quiet check is for: an epsilon that is wrong by the usual slip (1e-6 for 1e-5) is far beyond its limit.
+#[test]
+fn the_quiet_check_sees_a_wrong_epsilon() {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/micro");
+    let read =
+        |file: &str| candle_core::safetensors::load(place.join(file), &Device::Cpu).unwrap();
+    let (golden, quiet) = (read("golden.safetensors"), read("quiet.safetensors"));
+    let folder = ModelFolder::open(&place.join("model")).unwrap();
+    let right = folder.unet_config();
+    let mut wrong = right.clone();
+    wrong.norm_eps /= 10.0;
+    let error = |config: &UNet3DConfig| {
+        let mut findings = Findings::default();
+        let out = quiet_unet(&place.join("model"), config, &golden);
+        findings.compare(String::new(), &out, &quiet["unet.out"], f64::INFINITY);
+        findings.figures[0].error
+    };
+    assert!(error(right) <= NETWORK_LIMIT);
+    // Measured 100 limits and more; the factor leaves room for other weights.
+    assert!(
+        error(&wrong) > 20.0 * NETWORK_LIMIT,
+        "{:e} would pass unseen",
+        error(&wrong)
+    );
+}
+
 /// The networks on activations near 0.01, where a wrong epsilon of any norm changes the output by percents.
 pub fn check_quiet(
     name: &str,
@@ -230,11 +265,7 @@ pub fn check_quiet(
         limit,
     );
 
-    let unet_weights = weights("unet/diffusion_pytorch_model.safetensors");
-    let unet = UNet3DConditionModel::new(&unet_weights, folder.unet_config()).unwrap();
-    let t = golden["unet.t"].to_vec1::<i64>().unwrap()[0] as f64;
-    let prompt = golden["text"].narrow(0, 0, 1).unwrap();
-    let out = unet.forward(&golden["unet.in"], &[t], &prompt).unwrap();
+    let out = quiet_unet(model, folder.unet_config(), golden);
     findings.compare(format!("{name} unet"), &out, &quiet["unet.out"], limit);
 
     let vae_weights = weights("vae/diffusion_pytorch_model.safetensors");
