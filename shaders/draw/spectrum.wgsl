@@ -10,7 +10,7 @@
 @group(0) @binding(3) var<uniform> weighting: Weighting;
 
 // Brightness that is left where the weight is least, and beyond the cutoff.
-const DIMMEST: f32 = 0.45;
+const DIMMEST: f32 = 0.55;
 const BEYOND: f32 = 0.15;
 
 @vertex

@@ -7,7 +7,7 @@ use crate::motion::picture::colour::{Map, of_motion};
 use crate::spectral::plain::{frequency_radius, frequency_weight};
 
 /// Brightness that a veil leaves where the weight is least. Twin: `DIMMEST` of `draw/spectrum.wgsl`.
-const DIMMEST: f64 = 0.45;
+const DIMMEST: f64 = 0.55;
 /// Brightness beyond the cutoff. Twin: `BEYOND` of `draw/spectrum.wgsl`.
 const BEYOND: f64 = 0.15;
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
-    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, UNet3DConfig, Weights,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, UNet3DConfig,
+    Weights,
 };
 use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
 use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion};
@@ -216,8 +217,7 @@ fn quiet_unet(model: &Path, config: &UNet3DConfig, golden: &Tensors) -> Tensor {
 #[test]
 fn the_quiet_check_sees_a_wrong_epsilon() {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/micro");
-    let read =
-        |file: &str| candle_core::safetensors::load(place.join(file), &Device::Cpu).unwrap();
+    let read = |file: &str| candle_core::safetensors::load(place.join(file), &Device::Cpu).unwrap();
     let (golden, quiet) = (read("golden.safetensors"), read("quiet.safetensors"));
     let folder = ModelFolder::open(&place.join("model")).unwrap();
     let right = folder.unet_config();

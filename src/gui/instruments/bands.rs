@@ -6,11 +6,10 @@ use egui::{Align2, Color32, Pos2, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec
 use super::View;
 use super::chrome::{
     BAR_HEIGHT, Bar, READOUT_HEIGHT, axis_stroke, colour, colour_bar, empty_ui, figures, fitted,
-    image, pixel_at, readout_ui, series, split_below, text_inside,
+    image, pixel_at, quiet, readout_ui, series, small, split_below, text_inside,
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::results::{Bands, ClipInput, Shown};
-use crate::motion::picture::Range;
 use crate::motion::picture::colour::Map;
 use crate::viz::Paint;
 
@@ -26,7 +25,8 @@ const GAP: f32 = 6.0;
 pub(super) struct BandsPane {
     muted: Vec<usize>,
     solo: Vec<usize>,
-    chosen: usize,
+    /// The band whose map is shown; the strongest until one is chosen.
+    chosen: Option<usize>,
     map: Picture,
 }
 
@@ -70,11 +70,14 @@ impl Columns {
 struct Desk<'a> {
     clip: &'a ClipInput,
     bands: &'a Bands,
+    /// What mosaic and map show: the reference, or the sample while it is compared.
+    shown: &'a Bands,
     sample: Option<&'a Bands>,
     /// Largest energy of a coefficient's time step, and of a band.
     most_step: f64,
     most_band: f64,
     frame: usize,
+    chosen: usize,
 }
 
 /// The time scale that a band sees, in frames: `Dj` differences of 2^(j-1) frames, so periods from 2^j to 2^(j+1).
@@ -118,7 +121,7 @@ impl BandsPane {
             empty_ui(
                 ui,
                 "No motion in time yet",
-                "Open a clip: its motion appears here in bands, from fast to slow, and each can be heard alone.",
+                "Open a clip: its motion appears here in bands, from fast to slow, and each can be played alone.",
             );
             return;
         };
@@ -131,7 +134,13 @@ impl BandsPane {
             return;
         };
         let count = bands.levels + 1;
-        self.chosen = self.chosen.min(count - 1);
+        let energy = |band: &usize| bands.energies.energy(*band);
+        let strongest = (0..count).max_by(|a, b| energy(a).total_cmp(&energy(b)));
+        let chosen = self
+            .chosen
+            .filter(|b| *b < count)
+            .or(strongest)
+            .unwrap_or(0);
         let of_sample = sample.bands.as_deref().filter(|s| s.levels == bands.levels);
         let steps = |b: &Bands| {
             b.energies
@@ -142,13 +151,16 @@ impl BandsPane {
                 .fold(0.0, f64::max)
         };
         let most = |b: &Bands| (0..count).map(|i| b.energies.energy(i)).fold(0.0, f64::max);
+        let shown = of_sample.filter(|_| view.show_sample).unwrap_or(&**bands);
         let desk = Desk {
             clip,
             bands,
+            shown,
             sample: of_sample,
-            most_step: steps(bands).max(1e-12),
+            most_step: steps(shown).max(1e-12),
             most_band: most(bands).max(of_sample.map_or(0.0, most)).max(1e-12),
             frame: view.frame,
+            chosen,
         };
         let rect = ui.available_rect_before_wrap();
         let body = Rect::from_min_max(
@@ -157,9 +169,9 @@ impl BandsPane {
         );
         ui.advance_cursor_after_rect(body);
         // Beside the rows where the pane is wide, below them where it is not.
-        let wide = body.width() > 1.9 * body.height() || body.width() > 620.0;
+        let wide = body.width() >= 480.0 && body.width() > 1.5 * body.height();
         let row_height = |height: f32| (height / count as f32).clamp(MIN_ROW, MAX_ROW);
-        let head = ui.text_style_height(&egui::TextStyle::Small) + 4.0;
+        let head = small(ui).size + 6.0;
         let (rows, map) = if wide {
             let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
             (
@@ -196,7 +208,7 @@ impl BandsPane {
                     let (row, response) =
                         ui.allocate_exact_size(vec2(rows.width(), height), Sense::click());
                     if response.clicked() {
-                        self.chosen = band;
+                        self.chosen = Some(band);
                     }
                     readout = self.row_ui(ui, row, band, &desk).or(readout.take());
                 }
@@ -205,8 +217,8 @@ impl BandsPane {
         let idle = || {
             format!(
                 "{}: {} of the motion's energy",
-                scale_name(self.chosen, bands.levels),
-                percent(share(bands, self.chosen))
+                scale_name(desk.chosen, bands.levels),
+                percent(share(bands, desk.chosen))
             )
         };
         let note = if self.keep(count).is_some() {
@@ -222,7 +234,7 @@ impl BandsPane {
         let columns = Columns::of(row);
         let levels = desk.bands.levels;
         let name = scale_name(band, levels);
-        if self.chosen == band {
+        if desk.chosen == band {
             ui.painter()
                 .rect_filled(row, 2.0, ui.visuals().faint_bg_color);
             let edge = Rect::from_min_size(row.min, vec2(2.0, row.height()));
@@ -237,8 +249,8 @@ impl BandsPane {
             ui.visuals().weak_text_color()
         };
         let left = columns.label.left() + 6.0;
-        let both = seconds.filter(|_| row.height() >= 30.0);
-        let shift = if both.is_some() { 6.0 } else { 0.0 };
+        let both = seconds.filter(|_| row.height() >= 34.0);
+        let shift = if both.is_some() { 7.0 } else { 0.0 };
         text_inside(
             ui,
             columns.label,
@@ -248,7 +260,7 @@ impl BandsPane {
             strong,
         );
         if let Some(seconds) = both {
-            let weak = ui.visuals().weak_text_color();
+            let weak = quiet(ui);
             text_inside(
                 ui,
                 columns.label,
@@ -307,17 +319,14 @@ impl BandsPane {
         if rect.height() < BAR_HEIGHT + 24.0 || rect.width() < 40.0 {
             return None;
         }
-        let map = desk.bands.energies.maps.get(self.chosen)?;
+        let (rms, high) = desk.shown.rms.get(desk.chosen)?;
         let (h, w) = desk.clip.size();
         let (area, bar) = split_below(rect, BAR_HEIGHT);
         ui.painter()
             .rect_filled(area, 2.0, ui.visuals().extreme_bg_color);
         let place = fitted(area, w, h);
-        // The square root of an energy is an amplitude: the eye sees weak motion too.
-        let rms: Vec<f32> = map.iter().map(|e| e.sqrt()).collect();
-        let high = Range::from_zero([&rms]).high;
-        let paint = Paint::new(h, w, 0.0, high);
-        let key = egui::util::hash((desk.bands.serial, self.chosen));
+        let paint = Paint::new(h, w, 0.0, *high);
+        let key = egui::util::hash((desk.shown.serial, desk.chosen));
         let look = Look {
             map: Map::Magnitude,
             paint,
@@ -325,11 +334,11 @@ impl BandsPane {
         };
         if let Some(texture) = self
             .map
-            .draw(ui.ctx(), easel, key, Values::Plane(&rms, None), &look)
+            .draw(ui.ctx(), easel, key, Values::Plane(rms, None), &look)
         {
             image(ui, texture, place, 1.0);
         }
-        let name = scale_name(self.chosen, desk.bands.levels);
+        let name = scale_name(desk.chosen, desk.bands.levels);
         let title = format!("motion at {name}, RMS");
         colour_bar(
             ui,
@@ -337,7 +346,7 @@ impl BandsPane {
             &Bar {
                 map: Map::Magnitude,
                 low: "0".into(),
-                high: figures(high),
+                high: figures(*high),
                 title: &title,
             },
         );
@@ -373,7 +382,7 @@ fn percent(share: f64) -> String {
 
 fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
     let columns = Columns::of(rect);
-    let weak = ui.visuals().weak_text_color();
+    let weak = quiet(ui);
     let y = rect.top();
     text_inside(
         ui,
@@ -422,7 +431,9 @@ fn toggle_ui(
     let on = list.contains(&band);
     let button =
         egui::Button::selectable(on, egui::RichText::new(letter).small()).min_size(rect.size());
-    let response = ui.put(rect, button).on_hover_text(tip);
+    // In a layout of its own: the rows below must not move.
+    let mut inner = ui.new_child(egui::UiBuilder::new().max_rect(rect));
+    let response = inner.add(button).on_hover_text(tip);
     response.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, tip));
     if response.clicked() {
         if on {
@@ -450,7 +461,7 @@ fn cell(rect: Rect, index: usize, span: usize, steps: usize) -> Rect {
 fn mosaic(ui: &Ui, rect: Rect, band: usize, desk: &Desk<'_>, audible: bool) {
     let steps = desk.clip.steps();
     let span = span(band, desk.bands.levels);
-    let cells = desk.bands.energies.over_time.get(band);
+    let cells = desk.shown.energies.over_time.get(band);
     for (index, energy) in cells.into_iter().flatten().enumerate() {
         let place = cell(rect, index, span, steps);
         let strength = (energy / desk.most_step).sqrt();

@@ -8,6 +8,8 @@ use egui::{
 
 use crate::motion::picture::colour::{Map, of_motion};
 
+/// Annotations stay readable whatever the style's small text is, in points.
+const SMALLEST: f32 = 11.0;
 /// Steps of a drawn colour bar.
 const BAR_STEPS: usize = 48;
 /// Height of a colour bar with its labels.
@@ -22,7 +24,14 @@ pub(super) fn colour([r, g, b]: [u8; 3]) -> Color32 {
 
 /// Small text, as annotations use it.
 pub(super) fn small(ui: &Ui) -> FontId {
-    TextStyle::Small.resolve(ui.style())
+    let mut font = TextStyle::Small.resolve(ui.style());
+    font.size = font.size.max(SMALLEST);
+    font
+}
+
+/// Annotations: quieter than text, but to be read.
+pub(super) fn quiet(ui: &Ui) -> Color32 {
+    ui.visuals().text_color().gamma_multiply(0.8)
 }
 
 /// Line colours of reference and sample.
@@ -114,7 +123,7 @@ pub(super) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
         mesh.add_triangle(at + 1, at + 2, at + 3);
     }
     ui.painter().add(Shape::mesh(mesh));
-    let (weak, plain) = (ui.visuals().weak_text_color(), ui.visuals().text_color());
+    let (weak, plain) = (quiet(ui), ui.visuals().text_color());
     let y = strip.bottom() + 2.0;
     let low = text_inside(
         ui,
@@ -178,7 +187,7 @@ pub(super) fn readout_ui(ui: &mut Ui, text: &str) {
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
     let mut job = egui::text::LayoutJob::single_section(
         text.to_owned(),
-        egui::TextFormat::simple(font, ui.visuals().weak_text_color()),
+        egui::TextFormat::simple(font, quiet(ui)),
     );
     job.wrap = egui::text::TextWrapping::truncate_at_width(rect.width());
     let galley = ui.painter().layout_job(job);

@@ -226,7 +226,6 @@ impl MotionPane {
             let mut paint = Paint::new(flow.flow.height, flow.flow.width, 0.0, high);
             paint.fade = fade;
             let key = egui::util::hash((flow.serial, high.to_bits(), self.over, self.mode));
-            let pairs: Vec<[f32; 2]> = pairs(flow);
             let look = Look {
                 map: Map::Cyclic,
                 paint,
@@ -234,7 +233,7 @@ impl MotionPane {
             };
             if let Some(texture) =
                 self.plane
-                    .draw(ui.ctx(), easel, key, Values::Flow(&pairs), &look)
+                    .draw(ui.ctx(), easel, key, Values::Flow(&flow.pairs), &look)
             {
                 image(ui, texture, place, opacity);
             }
@@ -253,18 +252,13 @@ impl MotionPane {
     }
 }
 
-fn pairs(flow: &FlowAt) -> Vec<[f32; 2]> {
-    let parts = flow.flow.dx.iter().zip(&flow.flow.dy);
-    parts.map(|(&dx, &dy)| [dx, dy]).collect()
-}
-
 /// Speed of full colour: never so small that noise would look like motion.
 fn full_speed(side: &Side) -> f64 {
     side.speed_high.max(0.5)
 }
 
 fn vector_readout(motion: &Motion, hit: Option<(usize, usize)>) -> String {
-    let frames = format!("f {} → {}", motion.step, motion.step + 1);
+    let frames = format!("f {} to {}", motion.step, motion.step + 1);
     match hit {
         Some((x, y)) => {
             let value = motion
@@ -278,20 +272,17 @@ fn vector_readout(motion: &Motion, hit: Option<(usize, usize)>) -> String {
             )
         }
         None => {
-            let values = motion.residual.iter().map(|v| f64::from(v.abs()));
-            let mean = values.clone().sum::<f64>() / motion.residual.len().max(1) as f64;
-            let most = values.fold(0.0, f64::max);
             format!(
                 "{frames} · mean change {}, most {}",
-                figures(mean),
-                figures(most)
+                figures(motion.mean),
+                figures(motion.most)
             )
         }
     }
 }
 
 fn flow_readout(flow: &FlowAt, clip: &ClipInput, hit: Option<(usize, usize)>) -> String {
-    let frames = format!("f {} → {}", flow.step, flow.step + 1);
+    let frames = format!("f {} to {}", flow.step, flow.step + 1);
     match hit {
         Some((x, y)) => {
             let at = y * flow.flow.width + x;
@@ -305,10 +296,7 @@ fn flow_readout(flow: &FlowAt, clip: &ClipInput, hit: Option<(usize, usize)>) ->
                 figures(dx.hypot(dy) * clip.fps)
             )
         }
-        None => format!(
-            "{frames} · fastest {} px/frame",
-            figures(f64::from(flow.flow.max_speed()))
-        ),
+        None => format!("{frames} · fastest {} px/frame", figures(flow.fastest)),
     }
 }
 

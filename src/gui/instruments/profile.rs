@@ -3,7 +3,7 @@
 use eframe::egui;
 use egui::{Align2, Pos2, Rect, Shape, Stroke, Ui, pos2};
 
-use super::chrome::{axis_stroke, figures, series, small, text_inside};
+use super::chrome::{axis_stroke, figures, quiet, series, small, text_inside};
 use super::results::Motion;
 use super::spectrum::period;
 use crate::spectral::plain::{RadialProfile, weight_at_radius};
@@ -12,6 +12,9 @@ use crate::spectral::plain::{RadialProfile, weight_at_radius};
 const CURVE_POINTS: usize = 96;
 /// The corner of a spectrum, in cycles per pixel.
 const FARTHEST: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
+/// Room for the amplitude's numbers.
+const LEFT: f32 = 38.0;
 
 /// What is drawn.
 pub(super) struct Curves<'a> {
@@ -98,10 +101,10 @@ pub(super) fn profile_ui(
     curves: &Curves<'_>,
     pointer: Option<Pos2>,
 ) -> Option<String> {
-    let line = ui.text_style_height(&egui::TextStyle::Small);
+    let line = small(ui).size + 3.0;
     let place = Rect::from_min_max(
-        pos2(rect.left() + 30.0, rect.top() + line + 6.0),
-        pos2(rect.right() - 24.0, rect.bottom() - 2.0 * line - 6.0),
+        pos2(rect.left() + LEFT, rect.top() + line + 6.0),
+        pos2(rect.right() - 30.0, rect.bottom() - 2.0 * line - 6.0),
     );
     if place.width() < 30.0 || place.height() < 30.0 {
         return None;
@@ -155,7 +158,7 @@ fn points(profile: &RadialProfile, axes: &Axes) -> Vec<Pos2> {
 /// Lines and numbers of both axes: decades at the left, weights at the right, frequencies below.
 fn grid(ui: &Ui, axes: &Axes, rect: Rect) {
     let stroke = Stroke::new(1.0, ui.visuals().weak_text_color().gamma_multiply(0.25));
-    let ink = ui.visuals().weak_text_color();
+    let ink = quiet(ui);
     let font = small(ui);
     let painter = ui.painter();
     let place = axes.place;
@@ -163,7 +166,7 @@ fn grid(ui: &Ui, axes: &Axes, rect: Rect) {
         let y = axes.y(10_f64.powi(decade));
         painter.hline(place.x_range(), y, stroke);
         let label = match decade {
-            -2..=3 => figures(10_f64.powi(decade)),
+            -2..=3 => format!("{}", 10_f64.powi(decade)),
             _ => format!("1e{decade}"),
         };
         painter.text(
@@ -242,8 +245,8 @@ fn legend(ui: &Ui, rect: Rect, curves: &Curves<'_>) {
             entries.push((name, ink));
         }
     }
-    entries.push(("weight w(r)", ui.visuals().weak_text_color()));
-    let mut x = rect.left() + 30.0;
+    entries.push(("weight w(r)", quiet(ui)));
+    let mut x = rect.left() + LEFT;
     for (name, ink) in entries {
         let at = pos2(x, rect.top() + 2.0);
         let drawn = text_inside(ui, rect, at, Align2::LEFT_TOP, name, ink);

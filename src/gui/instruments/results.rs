@@ -77,6 +77,9 @@ pub(super) struct Motion {
     pub h: usize,
     pub w: usize,
     pub residual: Vec<f32>,
+    /// Mean and largest size of the residual.
+    pub mean: f64,
+    pub most: f64,
     pub amplitude: Vec<f32>,
     pub phase: Vec<f32>,
     /// Of the amplitude.
@@ -90,7 +93,10 @@ pub(super) struct FlowAt {
     pub serial: u64,
     pub step: usize,
     pub flow: Flow,
+    /// Rightward and downward motion of each pixel.
+    pub pairs: Vec<[f32; 2]>,
     pub speed: Vec<f32>,
+    pub fastest: f64,
 }
 
 /// Wavelet bands of a clip.
@@ -100,6 +106,9 @@ pub(super) struct Bands {
     pub residual: Residual,
     pub levels: usize,
     pub energies: BandEnergies,
+    /// Root mean square change at each pixel and its range, band by band: the square root of an energy is an amplitude,
+    /// which shows weak motion too.
+    pub rms: Vec<(Vec<f32>, f64)>,
 }
 
 /// What is known of one clip.
@@ -162,6 +171,13 @@ pub(super) fn residual_high(clip: &ClipInput) -> f64 {
     Range::from_zero([&values]).high
 }
 
+/// Mean and largest magnitude.
+fn sizes(values: &[f32]) -> (f64, f64) {
+    let sizes = values.iter().map(|v| f64::from(v.abs()));
+    let sum: f64 = sizes.clone().sum();
+    (sum / values.len().max(1) as f64, sizes.fold(0.0, f64::max))
+}
+
 /// A motion vector and its spectrum on the device.
 pub(super) fn motion_on_gpu(
     engine: &Engine,
@@ -173,12 +189,16 @@ pub(super) fn motion_on_gpu(
     let (gpu, stages) = (&engine.gpu, &engine.spectrum);
     let plane = stages.residual(gpu, &clip.frames[step], &clip.frames[step + 1], kind);
     let parts = stages.transform(gpu, plane, (h, w))?;
+    let residual: Vec<f32> = gpu.read(&parts.plane)?;
+    let (mean, most) = sizes(&residual);
     Ok(Motion {
         serial: serial(),
         step,
         h,
         w,
-        residual: gpu.read(&parts.plane)?,
+        residual,
+        mean,
+        most,
         amplitude: gpu.read(&parts.amplitude)?,
         phase: gpu.read(&parts.phase)?,
         profile: stages.profile(gpu, &parts)?,
@@ -192,6 +212,7 @@ pub(super) fn motion_on_cpu(clip: &ClipInput, step: usize, kind: Residual) -> Mo
     let residual = residual_rows(&clip.frames[step..step + 2], &(0..h * w), kind);
     let spectrum = Fft2::<f32>::new(h, w).forward(&residual);
     let amplitude = fftshift(&amplitude(&spectrum), h, w);
+    let (mean, most) = sizes(&residual);
     Motion {
         serial: serial(),
         step,
@@ -200,6 +221,8 @@ pub(super) fn motion_on_cpu(clip: &ClipInput, step: usize, kind: Residual) -> Mo
         phase: fftshift(&phase(&spectrum, h, w), h, w),
         profile: radial_profile(&amplitude, h, w),
         residual,
+        mean,
+        most,
         amplitude,
         gpu: None,
     }
@@ -213,6 +236,13 @@ pub(super) fn flow_at(clip: &ClipInput, step: usize) -> FlowAt {
     FlowAt {
         serial: serial(),
         step,
+        pairs: flow
+            .dx
+            .iter()
+            .zip(&flow.dy)
+            .map(|(&x, &y)| [x, y])
+            .collect(),
+        fastest: f64::from(flow.max_speed()),
         speed: flow.speed(),
         flow,
     }
@@ -233,10 +263,16 @@ pub(super) fn bands_of(
         }
         None => bands_on_cpu(&clip.frames, residual, levels, stop),
     };
+    let rms = |map: &Vec<f32>| {
+        let rms: Vec<f32> = map.iter().map(|e| e.sqrt()).collect();
+        let high = Range::from_zero([&rms]).high;
+        (rms, high)
+    };
     Ok(energies.map(|energies| Bands {
         serial: serial(),
         residual,
         levels,
+        rms: energies.maps.iter().map(rms).collect(),
         energies,
     }))
 }

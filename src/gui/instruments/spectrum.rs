@@ -6,7 +6,7 @@ use egui::{Align2, Color32, Pos2, Rect, Stroke, Ui, pos2, vec2};
 use super::View;
 use super::chrome::{
     BAR_HEIGHT, Bar, axis_stroke, canvas_ui, chips_ui, colour_bar, empty_ui, figures, fitted,
-    image, pixel_at, readout_ui, small, split_below, text_inside,
+    image, pixel_at, quiet, readout_ui, small, split_below, text_inside,
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::profile::{Curves, profile_ui};
@@ -18,7 +18,7 @@ use crate::spectral::plain::{
 use crate::viz::{Paint, Weighting};
 
 /// Room for the numbers of the axes.
-const AXIS_WIDTH: f32 = 26.0;
+const AXIS_WIDTH: f32 = 30.0;
 const AXIS_HEIGHT: f32 = 15.0;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -133,7 +133,7 @@ impl SpectrumPane {
                 .note
                 .as_deref()
                 .map_or(String::new(), |n| format!(" · {n}"));
-            format!("{tip} {} · {cut}{note}", figures(view.delta))
+            format!("{tip} {:.3} · {cut}{note}", view.delta)
         };
         readout_ui(ui, &readout.or(on_curve).unwrap_or_else(idle));
     }
@@ -160,23 +160,23 @@ impl SpectrumPane {
                 ),
             ],
         );
-        ui.separator();
-        let choices = [
-            (Which::Reference, "Reference", "The clip's motion."),
-            (Which::Sample, "Sample", "The newest sample's motion."),
-            (Which::Difference, "Difference", "Sample minus reference."),
-        ];
-        if has_sample {
-            chips_ui(ui, &mut self.which, &choices);
-        } else {
-            self.which = Which::Reference;
-        }
         if self.mode == Mode::Amplitude && self.which != Which::Difference {
             let chip = egui::Button::selectable(self.veil, "w(r)").min_size(vec2(0.0, 24.0));
             let tip = "Darken what the weight w(r) holds back: low-frequency bias δ (exponent) and cutoff.";
             if ui.add(chip).on_hover_text(tip).clicked() {
                 self.veil = !self.veil;
             }
+        }
+        let choices = [
+            (Which::Reference, "Ref.", "The clip's motion."),
+            (Which::Sample, "Sample", "The newest sample's motion."),
+            (Which::Difference, "Diff.", "Sample minus reference."),
+        ];
+        if has_sample {
+            ui.separator();
+            chips_ui(ui, &mut self.which, &choices);
+        } else {
+            self.which = Which::Reference;
         }
     }
 
@@ -200,7 +200,7 @@ impl SpectrumPane {
         let weighting = Weighting::new(h, w, view.delta, view.cutoff);
         let bar_of = self.paint_ui(ui, easel, subject, &weighting, place);
         axes(ui, place);
-        rings(ui, place, view, (h, w));
+        cutoff_ring(ui, place, view, (h, w));
         colour_bar(ui, bar, &bar_of);
         let (x, y) = pixel_at(place, (w, h), pointer)?;
         let at = place.min
@@ -236,7 +236,7 @@ impl SpectrumPane {
                 let high = weighted_high(motion, weighting);
                 (Map::Magnitude, 0.0, high, "ln(1 + w |F|)")
             }
-            (_, Some(_)) => (Map::Diverging, -2.0, 2.0, "ln, sample − reference"),
+            (_, Some(_)) => (Map::Diverging, -2.0, 2.0, "ln, sample - reference"),
         };
         let mut paint = Paint::new(motion.h, motion.w, low, high);
         let veil = self.veil && self.mode == Mode::Amplitude && subject.against.is_none();
@@ -254,7 +254,7 @@ impl SpectrumPane {
             image(ui, texture, place, 1.0);
         }
         let (low, high) = match self.mode {
-            Mode::Phase => ("−π".into(), "π".into()),
+            Mode::Phase => ("-π".into(), "π".into()),
             Mode::Amplitude | Mode::Weighted => (figures(low), figures(high)),
         };
         Bar {
@@ -435,9 +435,9 @@ fn missing(ui: &Ui, rect: Rect, text: &str) {
 /// Ticks at -0.5, 0 and 0.5 cycles per pixel on both axes.
 fn axes(ui: &Ui, place: Rect) {
     let stroke = axis_stroke(ui);
-    let ink = ui.visuals().weak_text_color();
+    let ink = quiet(ui);
     let font = small(ui);
-    for (t, label) in [(0.0, "−½"), (0.5, "0"), (1.0, "½")] {
+    for (t, label) in [(0.0, "-0.5"), (0.5, "0"), (1.0, "0.5")] {
         let x = place.left() + t * place.width();
         let y = place.top() + t * place.height();
         let painter = ui.painter();
@@ -458,8 +458,8 @@ fn axes(ui: &Ui, place: Rect) {
     }
 }
 
-/// The cutoff, and circles where the weight falls through quarters of its range.
-fn rings(ui: &Ui, place: Rect, view: &View, (h, w): (usize, usize)) {
+/// The cutoff as a circle with its value.
+fn cutoff_ring(ui: &Ui, place: Rect, view: &View, (h, w): (usize, usize)) {
     let painter = ui.painter().with_clip_rect(place);
     let ring = |radius: f64, stroke: Stroke| {
         let size = vec2(place.width(), place.height()) * radius as f32;

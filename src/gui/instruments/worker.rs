@@ -257,7 +257,7 @@ impl Desk {
                 let held = &mut self.sides[side];
                 let Some(clip) = &held.clip else { return };
                 let flow = flow_at(clip, at);
-                held.speed_high = held.speed_high.max(f64::from(flow.flow.max_speed()));
+                held.speed_high = held.speed_high.max(flow.fastest);
                 held.flows.insert(at, Arc::new(flow));
             }
             Step::Bands(side) => self.bands(wanted, side),
