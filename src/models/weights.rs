@@ -54,10 +54,13 @@ enum Entry {
     Memory(Tensor),
 }
 
+/// Tells by a layer's full name which branch it gets an adapter of.
+pub type ChooseBranch = Box<dyn Fn(&str) -> Option<Branch>>;
+
 /// Low-rank adapters to put beside linear layers while a network is built.
 pub struct Adapters {
     /// Which branch the layer of this full name gets an adapter of; none leaves it as it is.
-    pub choose: Box<dyn Fn(&str) -> Option<Branch>>,
+    pub choose: ChooseBranch,
     /// Inner width, at most that of the layer.
     pub rank: usize,
     /// Seed of the starting values.

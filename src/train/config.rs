@@ -221,6 +221,14 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 4] = [
+        Self::Default,
+        Self::Paper,
+        Self::SmaRepo,
+        Self::MotionDirector,
+    ];
+
     /// The preset's file.
     #[must_use]
     pub fn text(self) -> &'static str {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use eframe::egui;
 
+use super::method;
 use crate::gui::app::App;
 use crate::gui::command::Command;
 use crate::gui::dialogs::{Pick, accent_button};
@@ -14,7 +15,7 @@ use crate::spectral::plain::Residual;
 use crate::train::{FitChoice, InversionPrompt, Preset, Start, TransferConfig, default_levels};
 
 /// What a control says when the pointer rests on it: meaning, advice, source.
-fn about(meaning: &str, advice: &str, source: &str) -> String {
+pub(super) fn about(meaning: &str, advice: &str, source: &str) -> String {
     let mut text = meaning.to_owned();
     for more in [advice, source] {
         if !more.is_empty() {
@@ -37,7 +38,7 @@ pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.set_width(ui.available_width() - 6.0);
             words_ui(app, ui);
             ui.separator();
-            method_ui(app, ui);
+            method::method_ui(app, ui);
             ui.separator();
             spectral_ui(app, ui);
             ui.separator();
@@ -73,39 +74,7 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
     ));
 }
 
-fn method_ui(app: &mut App, ui: &mut egui::Ui) {
-    egui::Grid::new("method")
-        .num_columns(2)
-        .spacing([8.0, 6.0])
-        .show(ui, |ui| {
-            let label = ui.label("Method");
-            egui::ComboBox::from_id_salt("method")
-                .selected_text(method_name(app.document.settings.method))
-                .width(ui.available_width())
-                .show_ui(ui, |ui| {
-                    let method = &mut app.document.settings.method;
-                    ui.selectable_value(method, Method::Vmc, method_name(Method::Vmc));
-                })
-                .response
-                .labelled_by(label.id)
-                .on_hover_text(about(
-                    "How the model learns the motion: Video Motion Customization lets the temporal attention learn the direction of the frame differences.",
-                    "",
-                    "Jeong, Park and Ye, CVPR 2024.",
-                ));
-            ui.end_row();
-            model_row_ui(app, ui);
-            preset_row_ui(app, ui);
-        });
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Vmc => "VMC",
-    }
-}
-
-fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
+pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
     let label = ui.label("Model");
     let name = app
         .model
@@ -137,13 +106,13 @@ fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
     ui.end_row();
 }
 
-fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
+pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
     let label = ui.label("Preset");
     let presets = [
         (
             Preset::Default,
             "This program",
-            "Settings that win on drawn clips.",
+            "What this program takes when nothing is chosen.",
         ),
         (
             Preset::Paper,
@@ -154,6 +123,11 @@ fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
             Preset::SmaRepo,
             "The authors' code",
             "geonyeong-park/Spectral-Motion-Alignment: absolute residuals, 2 levels.",
+        ),
+        (
+            Preset::MotionDirector,
+            "MotionDirector",
+            "showlab/MotionDirector on a single video: rank 32, 150 steps, half the inverted clip.",
         ),
     ];
     let current = presets
@@ -205,7 +179,7 @@ fn is_preset(now: &TransferConfig, preset: Preset) -> bool {
 /// The presets are parsed once: the panel asks for them in every frame.
 fn preset_config(preset: Preset) -> Option<&'static TransferConfig> {
     static CONFIGS: LazyLock<Vec<(Preset, Option<TransferConfig>)>> = LazyLock::new(|| {
-        [Preset::Default, Preset::Paper, Preset::SmaRepo]
+        Preset::ALL
             .map(|preset| (preset, preset.config().ok()))
             .to_vec()
     });
@@ -369,7 +343,7 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
 }
 
 /// A row of name and number.
-fn number_ui(ui: &mut egui::Ui, label: &str, number: egui::DragValue<'_>, hover: &str) {
+pub(super) fn number_ui(ui: &mut egui::Ui, label: &str, number: egui::DragValue<'_>, hover: &str) {
     let name = ui.label(label);
     ui.add(number).labelled_by(name.id).on_hover_text(hover);
     ui.end_row();
@@ -447,6 +421,9 @@ fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             }
             ui.end_row();
             start_ui(ui, settings);
+            if settings.method == Method::MotionDirector {
+                method::adapters_ui(ui, settings);
+            }
         });
 }
 
