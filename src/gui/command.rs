@@ -462,7 +462,9 @@ pub fn typed(ctx: &egui::Context) -> Vec<Command> {
     for (command, keys) in shortcuts {
         let plain = !keys.modifiers.command && keys.logical_key != Key::F11;
         let moves_focus = focused && is_widget_key(keys.logical_key);
-        if plain && (typing || moves_focus) {
+        // A text field has an undo of its own.
+        let own_undo = typing && matches!(command, Command::Undo | Command::Redo);
+        if plain && (typing || moves_focus) || own_undo {
             continue;
         }
         if ctx.input_mut(|input| input.consume_shortcut(keys)) {

@@ -128,7 +128,7 @@ impl App {
 
     fn open_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
         ui.heading("Open");
-        ui.weak("A film, a GIF, a folder of pictures, a run, a project, or a film made here. You can also drop it on the window.");
+        ui.weak("A film, a GIF, a folder of pictures, a run, a project, a model, or a film made here. You can also drop it on the window.");
         ui.add_space(4.0);
         ui.horizontal(|ui| {
             if ui.button("Browse for a file…").clicked() {

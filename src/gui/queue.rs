@@ -19,6 +19,12 @@ use crate::report::{Area, Report};
 
 /// Seconds an event may wait to be drawn.
 const WAKE_SECS: f32 = 0.05;
+/// The film a run ends with, in its folder of samples.
+pub(super) const RESULT: &str = if cfg!(feature = "video") {
+    "result.mp4"
+} else {
+    "result.gif"
+};
 /// Runs kept in memory with their samples.
 const KEPT: usize = 8;
 
@@ -128,7 +134,7 @@ impl App {
         let request = ResumeRequest {
             result: ResultRequest {
                 prompt: String::new(),
-                output: Some(free_name(&run.join("samples"), "result", "mp4")),
+                output: Some(free_result(&run)),
                 overwrite: false,
                 scale_to: None,
             },
@@ -172,7 +178,7 @@ impl App {
             config: settings.clone(),
             result: Some(ResultRequest {
                 prompt: prompt.clone(),
-                output: Some(run.join("samples").join("result.mp4")),
+                output: Some(run.join("samples").join(RESULT)),
                 overwrite: false,
                 scale_to: None,
             }),
@@ -255,6 +261,7 @@ impl App {
             .log(format!("Training for \"{title}\" begins."));
         self.queue.runs.push(Run::new(title, handle, now));
         self.compare.choose(None);
+        self.run_view.follow();
         self.memory.start_peak();
     }
 
@@ -324,6 +331,14 @@ impl App {
     }
 }
 
+/// A name for the film of a run that goes on; it may have one already.
+fn free_result(run: &Path) -> PathBuf {
+    let name = Path::new(RESULT);
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy();
+    let (stem, ending) = (part(name.file_stem()), part(name.extension()));
+    free_name(&run.join("samples"), &stem, &ending)
+}
+
 /// Wakes the window a moment after an event, so that many events cost one frame.
 pub(super) fn waker(ctx: egui::Context) -> Waker {
     Arc::new(move || ctx.request_repaint_after_secs(WAKE_SECS))
@@ -337,7 +352,7 @@ fn place_run(runs_dir: &Path, train: &mut TrainRequest) -> std::io::Result<()> {
     let run = free_name(runs_dir, &name, "");
     std::fs::create_dir_all(run.join("samples"))?;
     if let Some(result) = &mut train.result {
-        result.output = Some(run.join("samples").join("result.mp4"));
+        result.output = Some(run.join("samples").join(RESULT));
     }
     train.run = Some(run);
     Ok(())

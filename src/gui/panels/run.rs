@@ -55,7 +55,23 @@ impl Plot {
 #[derive(Default)]
 pub struct RunView {
     plot: Plot,
+    /// A run that was chosen; none is the newest.
+    chosen: Option<usize>,
     map: Option<(usize, egui::TextureHandle)>,
+}
+
+impl RunView {
+    /// Follows the newest run again.
+    pub fn follow(&mut self) {
+        self.chosen = None;
+        self.map = None;
+    }
+
+    fn index(&self, runs: usize) -> usize {
+        self.chosen
+            .filter(|index| *index < runs)
+            .unwrap_or(runs.saturating_sub(1))
+    }
 }
 
 /// Draws the pane.
@@ -107,12 +123,44 @@ fn export_ui(app: &mut App, ui: &mut egui::Ui) {
     });
 }
 
+/// The name of the shown run; with several of them, a list to choose from.
+fn title_ui(app: &mut App, ui: &mut egui::Ui) {
+    let runs = &app.queue.runs;
+    let index = app.run_view.index(runs.len());
+    let Some(run) = runs.get(index) else { return };
+    if runs.len() < 2 {
+        let title = egui::RichText::new(&run.title).strong();
+        ui.add(egui::Label::new(title).truncate())
+            .on_hover_text(&run.title);
+        return;
+    }
+    let name = |index: usize, run: &Run| format!("{}. {}", index + 1, run.title);
+    let mut wanted = index;
+    egui::ComboBox::from_id_salt("runs")
+        .selected_text(name(index, run))
+        .width(ui.available_width())
+        .truncate()
+        .show_ui(ui, |ui| {
+            for (other, run) in runs.iter().enumerate() {
+                ui.selectable_value(&mut wanted, other, name(other, run));
+            }
+        })
+        .response
+        .on_hover_text("Runs of this window.");
+    if wanted != index {
+        app.run_view.chosen = Some(wanted);
+        app.run_view.map = None;
+        let newest = app.queue.runs[wanted].samples.len().checked_sub(1);
+        app.compare.choose(newest.map(|sample| (wanted, sample)));
+        app.show_sample();
+    }
+}
+
 fn status_ui(app: &mut App, ui: &mut egui::Ui) {
-    let Some(run) = app.queue.current() else {
+    title_ui(app, ui);
+    let Some(run) = app.queue.runs.get(app.run_view.index(app.queue.runs.len())) else {
         return;
     };
-    ui.add(egui::Label::new(egui::RichText::new(&run.title).strong()).truncate())
-        .on_hover_text(&run.title);
     let share = if run.outcome.is_some() {
         1.0
     } else {
@@ -182,8 +230,8 @@ fn pace_text(run: &Run) -> String {
 
 /// The samples on the step axis, playing.
 fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
-    let run_index = app.queue.runs.len().saturating_sub(1);
-    let Some(run) = app.queue.current() else {
+    let run_index = app.run_view.index(app.queue.runs.len());
+    let Some(run) = app.queue.runs.get(run_index) else {
         return;
     };
     let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
@@ -321,7 +369,8 @@ fn sample_ui(
 }
 
 fn plot_ui(app: &mut App, ui: &mut egui::Ui) {
-    let Some(run) = app.queue.runs.last() else {
+    let index = app.run_view.index(app.queue.runs.len());
+    let Some(run) = app.queue.runs.get(index) else {
         return;
     };
     ui.horizontal(|ui| {

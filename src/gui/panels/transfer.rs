@@ -27,7 +27,7 @@ fn about(meaning: &str, advice: &str, source: &str) -> String {
 
 /// Draws the column.
 pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
-    let go_height = 92.0;
+    let go_height = 76.0;
     let room = (ui.available_height() - go_height).max(80.0);
     egui::ScrollArea::vertical()
         .max_height(room)
@@ -232,7 +232,7 @@ fn spectral_ui(app: &mut App, ui: &mut egui::Ui) {
         .show(ui, |ui| {
             slider_ui(
                 ui,
-                "λg  global",
+                "λg global",
                 egui::Slider::new(&mut settings.lambda_g, 0.0..=2.0).max_decimals(3),
                 about(
                     "Weight of the global term: the motion's wavelet bands along time.",
@@ -242,7 +242,7 @@ fn spectral_ui(app: &mut App, ui: &mut egui::Ui) {
             );
             slider_ui(
                 ui,
-                "λl  local",
+                "λl local",
                 egui::Slider::new(&mut settings.lambda_l, 0.0..=2.0).max_decimals(3),
                 about(
                     "Weight of the local term: Fourier amplitude and phase of each motion vector.",
@@ -252,7 +252,7 @@ fn spectral_ui(app: &mut App, ui: &mut egui::Ui) {
             );
             slider_ui(
                 ui,
-                "δ  bias",
+                "δ bias",
                 egui::Slider::new(&mut settings.delta, 0.0..=2.0)
                     .logarithmic(true)
                     .smallest_positive(0.005)
