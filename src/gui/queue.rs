@@ -333,10 +333,8 @@ impl App {
 
 /// A name for the film of a run that goes on; it may have one already.
 fn free_result(run: &Path) -> PathBuf {
-    let name = Path::new(RESULT);
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy();
-    let (stem, ending) = (part(name.file_stem()), part(name.extension()));
-    free_name(&run.join("samples"), &stem, &ending)
+    let (stem, ending) = RESULT.split_once('.').unwrap_or((RESULT, ""));
+    free_name(&run.join("samples"), stem, ending)
 }
 
 /// Wakes the window a moment after an event, so that many events cost one frame.
