@@ -6,6 +6,7 @@ mod icon;
 pub mod picture;
 mod plots;
 pub mod run;
+mod settings;
 pub mod timeline;
 pub mod transfer;
 

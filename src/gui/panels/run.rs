@@ -9,6 +9,9 @@ use crate::gui::player::length;
 use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
 
+/// Height of the axis below the samples, in points.
+const AXIS_HEIGHT: f32 = 18.0;
+
 /// Which numbers are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plot {
@@ -228,16 +231,16 @@ fn pace_text(run: &Run) -> String {
     parts.join(", ")
 }
 
-/// The samples on the step axis, playing.
-fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
-    let run_index = app.run_view.index(app.queue.runs.len());
-    let Some(run) = app.queue.runs.get(run_index) else {
-        return;
-    };
-    let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
-    let axis_height = 18.0;
+/// Where a step stands.
+fn step_x(run: &Run, area: Rect, step: u32) -> f32 {
     let steps = run.steps.max(run.step()).max(1);
-    let line = area.max.y - axis_height;
+    area.min.x + area.width() * step as f32 / steps as f32
+}
+
+/// The line of steps with what changed on the way.
+fn axis_ui(run: &Run, ui: &egui::Ui, area: Rect, line: f32) {
+    let steps = run.steps.max(run.step()).max(1);
+    let x = |step: u32| step_x(run, area, step);
     let painter = ui.painter_at(area.expand(4.0));
     let weak = theme::weak(ui);
     let font = egui::TextStyle::Small.resolve(ui.style());
@@ -246,7 +249,6 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
         line,
         egui::Stroke::new(2.0, theme::line(ui)),
     );
-    let x = |step: u32| area.min.x + area.width() * step as f32 / steps as f32;
     painter.hline(
         area.min.x..=x(run.step()),
         line,
@@ -274,13 +276,25 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
             mark.text
         ));
     }
+}
+
+/// The samples on the step axis, playing.
+fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
+    let run_index = app.run_view.index(app.queue.runs.len());
+    let Some(run) = app.queue.runs.get(run_index) else {
+        return;
+    };
+    let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
+    let line = area.max.y - AXIS_HEIGHT;
+    axis_ui(run, ui, area, line);
+    let x = |step: u32| step_x(run, area, step);
     if run.samples.is_empty() {
-        painter.text(
+        ui.painter().text(
             pos2(area.center().x, area.min.y + (line - area.min.y) / 2.0),
             egui::Align2::CENTER_CENTER,
             "Samples appear here while it trains.",
-            font,
-            weak,
+            egui::TextStyle::Small.resolve(ui.style()),
+            theme::weak(ui),
         );
         return;
     }
@@ -317,7 +331,7 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
             (index, frame),
             chosen == (run_index, index),
         );
-        painter.line_segment(
+        ui.painter().line_segment(
             [
                 pos2(rect.center().x, rect.max.y),
                 pos2(x(sample.step), line),
