@@ -26,5 +26,7 @@ mod models;
 mod nn;
 mod parity;
 mod schedulers;
+#[cfg(feature = "gui")]
+mod shaders;
 mod spectral;
 mod video;

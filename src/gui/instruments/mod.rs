@@ -1,11 +1,30 @@
 //! The instruments: motion, spectrum and wavelet bands of the reference and of the newest sample.
+//!
+//! A thread of its own ([`worker`]) computes what the panes show, newest wish first; the panes draw what is there.
+//! Pictures are drawn by the shaders of [`crate::viz`] where the window's adapter runs them, else by their twins.
+
+mod audible;
+mod bands;
+mod chrome;
+mod motion;
+mod picture;
+mod profile;
+mod results;
+mod spectrum;
+mod worker;
 
 use std::sync::Arc;
 
 use eframe::egui;
+use eframe::egui_wgpu::RenderState;
 
-use crate::spectral::plain::Residual;
+use crate::spectral::plain::{Residual, max_levels};
 use crate::video::Frame;
+use crate::viz::Gpu;
+
+use picture::Easel;
+use results::{ClipInput, Shown};
+use worker::{Wanted, Worker};
 
 /// What the other panes have set and the instruments follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,34 +44,101 @@ pub struct View {
 }
 
 /// State of the three panes.
-#[derive(Default)]
-pub struct Instruments {}
+pub struct Instruments {
+    worker: Worker,
+    shown: Shown,
+    wanted: Wanted,
+    clips: u64,
+    easel: Easel,
+    motion: motion::MotionPane,
+    spectrum: spectrum::SpectrumPane,
+    bands: bands::BandsPane,
+}
+
+impl Default for Instruments {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
 
 impl Instruments {
-    /// Makes the pipelines, where the window is drawn by wgpu with compute shaders; else the processor draws.
+    /// Makes the pipelines (on the instruments' thread), where the window is drawn by wgpu with compute shaders; else
+    /// the processor draws.
     #[must_use]
-    pub fn new(_gpu: Option<&eframe::egui_wgpu::RenderState>) -> Self {
-        Self::default()
+    pub fn new(gpu: Option<&RenderState>) -> Self {
+        let device = gpu.and_then(|state| Gpu::of(&state.adapter, &state.device, &state.queue));
+        let easel = Easel::new(gpu.filter(|_| device.is_some()));
+        Self {
+            worker: Worker::start(device),
+            shown: Shown::default(),
+            wanted: Wanted::default(),
+            clips: 0,
+            easel,
+            motion: motion::MotionPane::default(),
+            spectrum: spectrum::SpectrumPane::default(),
+            bands: bands::BandsPane::default(),
+        }
     }
 
     /// The clip as the model sees it (fitted frames), and its rate. Analysis runs on a thread of its own; `ctx` is asked to repaint when it is done.
-    pub fn set_reference(&mut self, _ctx: &egui::Context, _frames: Arc<[Frame]>, _fps: f64) {}
+    pub fn set_reference(&mut self, ctx: &egui::Context, frames: Arc<[Frame]>, fps: f64) {
+        self.set_clip(ctx, 0, Some((frames, fps)));
+    }
 
     /// The newest or chosen sample; none clears it.
-    pub fn set_sample(&mut self, _ctx: &egui::Context, _sample: Option<(Arc<[Frame]>, f64)>) {}
+    pub fn set_sample(&mut self, ctx: &egui::Context, sample: Option<(Arc<[Frame]>, f64)>) {
+        self.set_clip(ctx, 1, sample);
+    }
+
+    fn set_clip(&mut self, ctx: &egui::Context, side: usize, clip: Option<(Arc<[Frame]>, f64)>) {
+        self.clips += 1;
+        let id = self.clips;
+        self.wanted.sides[side] = clip.and_then(|(frames, fps)| ClipInput::new(id, frames, fps));
+        self.worker.ask(ctx, &self.wanted);
+    }
 
     /// The reference re-synthesised from the audible bands; none while no band is muted.
     #[must_use]
     pub fn audible(&self) -> Option<Arc<[Frame]>> {
-        None
+        self.wanted.keep.as_ref()?;
+        let (id, frames) = self.shown.audible.as_ref()?;
+        let clip = self.wanted.sides[0].as_ref()?;
+        (*id == clip.id).then(|| frames.clone())
+    }
+
+    /// Tells the thread what the panes need now, and takes what is ready.
+    fn follow(&mut self, ctx: &egui::Context, view: &View) {
+        let mut wanted = self.wanted.clone();
+        wanted.frame = view.frame;
+        wanted.residual = view.residual;
+        wanted.levels = view.levels;
+        wanted.keep = wanted.sides[0].as_ref().and_then(|clip| {
+            let most = max_levels(clip.frames.len());
+            self.bands.keep(view.levels.unwrap_or(most).min(most) + 1)
+        });
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.worker.ask(ctx, &self.wanted);
+        }
+        self.shown = self.worker.shown();
+        self.easel.engine.clone_from(&self.shown.engine);
     }
 
     /// Motion in the picture: vectors as the method sees them, flow arrows, colour wheel, magnitude.
-    pub fn motion_ui(&mut self, _ui: &mut egui::Ui, _view: &View) {}
+    pub fn motion_ui(&mut self, ui: &mut egui::Ui, view: &View) {
+        self.follow(ui.ctx(), view);
+        self.motion.ui(ui, view, &self.shown, &mut self.easel);
+    }
 
     /// The 2-D Fourier spectrum of the motion vector under the playhead, its radial profile and the weight w(r).
-    pub fn spectrum_ui(&mut self, _ui: &mut egui::Ui, _view: &View) {}
+    pub fn spectrum_ui(&mut self, ui: &mut egui::Ui, view: &View) {
+        self.follow(ui.ctx(), view);
+        self.spectrum.ui(ui, view, &self.shown, &mut self.easel);
+    }
 
     /// Wavelet bands along time: mosaic, energy, heat map, solo and mute.
-    pub fn bands_ui(&mut self, _ui: &mut egui::Ui, _view: &View) {}
+    pub fn bands_ui(&mut self, ui: &mut egui::Ui, view: &View) {
+        self.follow(ui.ctx(), view);
+        self.bands.ui(ui, view, &self.shown, &mut self.easel);
+    }
 }

@@ -3,6 +3,7 @@
 pub mod bar;
 pub mod drop;
 mod icon;
+mod method;
 pub mod picture;
 mod plots;
 pub mod run;

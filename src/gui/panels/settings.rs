@@ -2,7 +2,9 @@
 
 use eframe::egui;
 
+use super::method::adapters_ui;
 use crate::gui::app::App;
+use crate::methods::Method;
 use crate::models::ClipLimits;
 use crate::spectral::plain::Residual;
 use crate::train::{FitChoice, InversionPrompt, Start, TransferConfig, default_levels};
@@ -174,7 +176,7 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
 }
 
 /// A row of name and number.
-fn number_ui(ui: &mut egui::Ui, label: &str, number: egui::DragValue<'_>, hover: &str) {
+pub(super) fn number_ui(ui: &mut egui::Ui, label: &str, number: egui::DragValue<'_>, hover: &str) {
     let name = ui.label(label);
     ui.add(number).labelled_by(name.id).on_hover_text(hover);
     ui.end_row();
@@ -253,6 +255,9 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             }
             ui.end_row();
             start_ui(ui, settings);
+            if settings.method == Method::MotionDirector {
+                adapters_ui(ui, settings);
+            }
         });
 }
 

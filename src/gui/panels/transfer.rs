@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use eframe::egui;
 
+use super::method;
 use super::settings::{about, clip_ui, spectral_ui, training_ui};
 use crate::gui::app::App;
 use crate::gui::command::Command;
 use crate::gui::dialogs::{Pick, accent_button};
 use crate::gui::run::Run;
 use crate::gui::theme;
-use crate::methods::Method;
 use crate::train::{Preset, TransferConfig};
 
 /// Draws the column.
@@ -25,7 +25,7 @@ pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.set_width(ui.available_width() - 6.0);
             words_ui(app, ui);
             ui.separator();
-            method_ui(app, ui);
+            method::method_ui(app, ui);
             ui.separator();
             spectral_ui(app, ui);
             ui.separator();
@@ -61,39 +61,8 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
     ));
 }
 
-fn method_ui(app: &mut App, ui: &mut egui::Ui) {
-    egui::Grid::new("method")
-        .num_columns(2)
-        .spacing([8.0, 6.0])
-        .show(ui, |ui| {
-            let label = ui.label("Method");
-            egui::ComboBox::from_id_salt("method")
-                .selected_text(method_name(app.document.settings.method))
-                .width(ui.available_width())
-                .show_ui(ui, |ui| {
-                    let method = &mut app.document.settings.method;
-                    ui.selectable_value(method, Method::Vmc, method_name(Method::Vmc));
-                })
-                .response
-                .labelled_by(label.id)
-                .on_hover_text(about(
-                    "How the model learns the motion: Video Motion Customization lets the temporal attention learn the direction of the frame differences.",
-                    "",
-                    "Jeong, Park and Ye, CVPR 2024.",
-                ));
-            ui.end_row();
-            model_row_ui(app, ui);
-            preset_row_ui(app, ui);
-        });
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Vmc => "VMC",
-    }
-}
-
-fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
+/// Which model learns.
+pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
     let label = ui.label("Model");
     let name = app
         .model
@@ -125,13 +94,14 @@ fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
     ui.end_row();
 }
 
-fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
+/// Settings by whoever found them.
+pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
     let label = ui.label("Preset");
     let presets = [
         (
             Preset::Default,
             "This program",
-            "Settings that win on drawn clips.",
+            "What this program takes when nothing is chosen.",
         ),
         (
             Preset::Paper,
@@ -142,6 +112,11 @@ fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
             Preset::SmaRepo,
             "The authors' code",
             "geonyeong-park/Spectral-Motion-Alignment: absolute residuals, 2 levels.",
+        ),
+        (
+            Preset::MotionDirector,
+            "MotionDirector",
+            "showlab/MotionDirector on a single video: rank 32, 150 steps, half the inverted clip.",
         ),
     ];
     let current = presets
@@ -193,7 +168,7 @@ fn is_preset(now: &TransferConfig, preset: Preset) -> bool {
 /// The presets are parsed once: the panel asks for them in every frame.
 fn preset_config(preset: Preset) -> Option<&'static TransferConfig> {
     static CONFIGS: LazyLock<Vec<(Preset, Option<TransferConfig>)>> = LazyLock::new(|| {
-        [Preset::Default, Preset::Paper, Preset::SmaRepo]
+        Preset::ALL
             .map(|preset| (preset, preset.config().ok()))
             .to_vec()
     });

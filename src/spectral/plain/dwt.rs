@@ -28,12 +28,23 @@ impl<T: Real> HaarBands<T> {
             .collect()
     }
 
+    /// The coefficients of one band, `[len, positions]` (`0` is `A`, `j` is `Dj`); `None` past the last band.
+    pub fn band(&self, band: usize) -> Option<&[T]> {
+        match band.checked_sub(1) {
+            None => Some(&self.low),
+            Some(level) => self.highs.get(level).map(Vec::as_slice),
+        }
+    }
+
+    /// Mean square over all positions at each time step of one band; `None` past the last band.
+    pub fn energy_over_time(&self, band: usize) -> Option<Vec<f64>> {
+        let rows = self.band(band)?.chunks_exact(self.positions.max(1));
+        Some(rows.map(mean_square).collect())
+    }
+
     /// Mean square over time at each position, for one band (`0` is `A`, `j` is `Dj`); `None` past the last band.
     pub fn energy_map(&self, band: usize) -> Option<Vec<f64>> {
-        let values = match band.checked_sub(1) {
-            None => &self.low,
-            Some(level) => self.highs.get(level)?,
-        };
+        let values = self.band(band)?;
         let steps = (values.len() / self.positions.max(1)).max(1);
         let mut map = vec![0.0; self.positions];
         for row in values.chunks_exact(self.positions) {

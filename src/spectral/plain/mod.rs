@@ -15,7 +15,8 @@ pub use dwt::{HaarBands, haar_forward, haar_inverse, max_levels, synthesize};
 pub use fft::{Fft2, fftshift, ifftshift};
 pub use residual::Residual;
 pub use spectrum::{
-    RadialProfile, amplitude, is_self_conjugate, log_amplitude, phase, radial_profile, wrap_phase,
+    RadialProfile, amplitude, is_self_conjugate, log_amplitude, phase, radial_profile,
+    weighted_log_amplitude, wrap_phase,
 };
 pub use weight::{frequency_radius, frequency_weight, weight_at_radius};
 
