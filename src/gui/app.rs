@@ -270,6 +270,8 @@ impl App {
             thumbs,
             generation,
         });
+        // What the model sees of the clip before means nothing now.
+        (self.cut, self.cut_key, self.cutting, self.cut_problem) = (None, None, None, None);
         self.player = Player::default();
         self.reference_view = panels::picture::PictureView::default();
         self.result_view = panels::picture::PictureView::default();

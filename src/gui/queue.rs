@@ -271,9 +271,10 @@ impl App {
             Said::Problem(report) => self.notices.problem(report, None),
             Said::Folder(path) => {
                 if !self.document.runs.contains(&path) {
-                    self.document.runs.push(path);
+                    self.document.runs.push(path.clone());
                     // A run is not a change that undo takes back.
-                    self.history.restart_quietly(&self.document);
+                    self.history
+                        .amend(|document| document.runs.push(path.clone()));
                 }
             }
             Said::Sampled => self.show_sample(),
