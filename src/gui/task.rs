@@ -61,7 +61,7 @@ impl<T> Drop for Task<T> {
     reason = "the standard library has no way to set a thread's priority"
 )]
 pub fn lower_priority() {
-    const NICER: libc::c_int = 10;
+    const NICER: libc::c_int = 5;
     // SAFETY: takes plain numbers; `0` is the calling thread. A refusal changes nothing, and nothing depends on it.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICER);

@@ -23,6 +23,8 @@ pub(super) fn about(meaning: &str, advice: &str, source: &str) -> String {
 
 /// A row of name, slider and number.
 fn slider_ui(ui: &mut egui::Ui, label: &str, slider: egui::Slider<'_>, hover: String) {
+    // A value that a recipe or a preset brought stays as it is until somebody moves the slider.
+    let slider = slider.clamping(egui::SliderClamping::Edits);
     let name = ui.label(label);
     ui.spacing_mut().slider_width = (ui.available_width() - 64.0).max(60.0);
     ui.add(slider).labelled_by(name.id).on_hover_text(hover);
@@ -104,7 +106,9 @@ fn cutoff_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     match &mut settings.cutoff {
         Some(cutoff) => {
             ui.spacing_mut().slider_width = (ui.available_width() - 64.0).max(60.0);
-            let slider = egui::Slider::new(cutoff, 0.01..=0.707).max_decimals(3);
+            let slider = egui::Slider::new(cutoff, 0.01..=0.707)
+                .max_decimals(3)
+                .clamping(egui::SliderClamping::Edits);
             ui.add(slider).on_hover_text(&hover);
         }
         None => {
