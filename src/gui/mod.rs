@@ -34,7 +34,6 @@ use eframe::{egui, egui_wgpu};
 pub use app::{App, Document, Settings};
 pub use queue::Queue;
 pub use run::{Run, Sample};
-pub use task::lower_priority;
 
 use crate::job;
 use crate::report::{Area, Report};
@@ -77,6 +76,7 @@ pub fn open(options: Open) -> Result<(), Report> {
         );
     }
     let begun = Instant::now();
+    task::give_way();
     let native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
             .with_title("Spectral Motion Studio")
@@ -120,7 +120,7 @@ fn share_processor(gpu: Option<&egui_wgpu::RenderState>) {
     let made = thread::Builder::new()
         .name("thread pool".to_owned())
         .spawn(move || {
-            lower_priority();
+            task::lower_priority();
             job::set_threads(threads)
         });
     if let Ok(made) = made {
