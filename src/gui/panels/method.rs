@@ -2,7 +2,8 @@
 
 use eframe::egui;
 
-use super::transfer::{about, model_row_ui, number_ui, preset_row_ui};
+use super::settings::{about, number_ui};
+use super::transfer::{model_row_ui, preset_row_ui};
 use crate::gui::app::App;
 use crate::methods::Method;
 use crate::train::TransferConfig;

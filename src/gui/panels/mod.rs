@@ -7,6 +7,7 @@ mod method;
 pub mod picture;
 mod plots;
 pub mod run;
+mod settings;
 pub mod timeline;
 pub mod transfer;
 
