@@ -18,6 +18,8 @@ mod architecture;
 mod cli;
 mod common;
 mod gradients;
+#[cfg(feature = "gui")]
+mod instruments;
 mod jobs;
 mod methods;
 mod models;

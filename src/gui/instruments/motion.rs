@@ -136,8 +136,13 @@ impl MotionPane {
         if self.over && self.mode != Mode::Arrows {
             ui.spacing_mut().slider_width = 64.0;
             let slider = egui::Slider::new(&mut self.opacity, 0.1..=1.0).show_value(false);
-            ui.add(slider)
-                .on_hover_text(format!("Opacity {:.0} %", 100.0 * self.opacity));
+            let response = ui.add(slider);
+            let opacity = self.opacity;
+            response.widget_info(|| {
+                let value = f64::from(opacity);
+                egui::WidgetInfo::slider(true, value, "Opacity of the motion")
+            });
+            response.on_hover_text(format!("Opacity {:.0} %", 100.0 * opacity));
         }
         if is_sample {
             ui.label(egui::RichText::new("Sample").strong());

@@ -1,4 +1,7 @@
 //! What the instruments' thread computes, and how one motion vector and one clip are taken apart.
+//!
+//! Motion vectors here are differences of brightness in the clip's pixels. Those of a model's latents would be planes of
+//! another size, and enter where [`motion_on_gpu`] and [`bands_of`] take theirs from frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
