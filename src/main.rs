@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     calm_candle();
+    prefer_x11();
     spectral_motion::cli::main()
 }
 
@@ -23,3 +24,21 @@ fn calm_candle() {
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }
+
+/// Draws the window through X11 where both kinds of desktop are at hand: files can be dropped on it only there.
+#[cfg(all(feature = "gui", target_os = "linux"))]
+#[expect(
+    unsafe_code,
+    reason = "the window library chooses by this variable alone"
+)]
+fn prefer_x11() {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if set("DISPLAY") && set("WAYLAND_DISPLAY") {
+        // SAFETY: called before any thread is made, as above.
+        unsafe { std::env::remove_var("WAYLAND_DISPLAY") };
+    }
+}
+
+/// There is nothing to choose.
+#[cfg(not(all(feature = "gui", target_os = "linux")))]
+fn prefer_x11() {}

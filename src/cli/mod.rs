@@ -1,8 +1,10 @@
-//! The command line: one file a command. It only asks for jobs and shows their events.
+//! The command line: one file a command. It only asks for jobs and shows their events, or opens the window.
 
 mod args;
 pub mod inspect;
 mod inspect_command;
+#[cfg(feature = "gui")]
+mod open;
 mod progress;
 mod resume;
 mod sample;
@@ -17,7 +19,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use args::{ModelArgs, OutputArgs, ResultArgs};
 
-use crate::report::Area;
+use crate::report::{Area, Report};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -31,17 +33,20 @@ Exit codes:
 /// Transfer the motion of a video clip to a new subject.
 ///
 /// A text-to-video model is fine-tuned on one clip (Video Motion Customization with Spectral Motion Alignment), then
-/// samples a new subject that moves like the clip. Without `--model` the built-in one is used: it knows plain shapes
+/// samples a new subject that moves like the clip. Without a command the window opens. Without `--model` the built-in one is used: it knows plain shapes
 /// and colours and needs no download.
 #[derive(Parser)]
 #[command(name = "spectral-motion", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Open the window; so does the program without a command
+    #[cfg(feature = "gui")]
+    Open(open::OpenArgs),
     /// Learn a clip's motion, sample a new subject with it and write the film
     Transfer(transfer::TransferArgs),
     /// Learn a clip's motion and keep the weights
@@ -70,13 +75,35 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return clap_exit(&error),
     };
     let flags = matches.subcommand().map_or(&matches, |(_, flags)| flags);
-    let done = match cli.command {
+    let Some(command) = cli.command else {
+        return without_command();
+    };
+    let done = match command {
+        #[cfg(feature = "gui")]
+        Command::Open(args) => open::run(args),
         Command::Transfer(args) => transfer::run(&args, flags),
         Command::Train(args) => train::run(&args, flags),
         Command::Resume(args) => resume::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Inspect(args) => inspect_command::run(&args),
     };
+    exit(done)
+}
+
+/// Without a command the window opens.
+#[cfg(feature = "gui")]
+fn without_command() -> u8 {
+    exit(open::run(open::OpenArgs::default()))
+}
+
+/// Without a window there is nothing to do without a command but to say what there is.
+#[cfg(not(feature = "gui"))]
+fn without_command() -> u8 {
+    eprintln!("{}", Cli::command().render_help());
+    2
+}
+
+fn exit(done: Result<Ending, Report>) -> u8 {
     match done {
         Ok(Ending::Done) => 0,
         Ok(Ending::Cancelled) => 130,

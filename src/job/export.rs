@@ -139,6 +139,7 @@ fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> S
         model_name: record.model.name.clone(),
         model_sha256: record.model.weights_sha256.clone(),
         tuned_sha256,
+        trained_steps: None,
         settings: record.settings.clone(),
         changes: record.changes.clone(),
     };

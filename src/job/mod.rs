@@ -6,6 +6,7 @@
 mod cancel;
 mod context;
 mod export;
+mod fitting;
 mod latest;
 pub mod message;
 mod model;
@@ -27,6 +28,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 pub use cancel::CancelToken;
 pub use context::JobContext;
+pub use fitting::fit_for;
 pub use latest::Latest;
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use problem::Halt;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use super::Preview;
 use super::context::JobContext;
 use super::export::{check_target, write_result};
+use super::fitting::fit_for;
 use super::message::{Event, Stage};
 use super::model::{
     BUILTIN, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
@@ -17,8 +19,8 @@ use crate::models::{ModelFolder, UNet3DConditionModel};
 use crate::project::{ClipRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex};
 use crate::report::{Area, Report};
 use crate::schedulers::NoiseSchedule;
-use crate::train::{FitChoice, Start, Trainer, TransferConfig, load_weights};
-use crate::video::{self, Clip, Fit, FitMode, Limits, ShortClip};
+use crate::train::{Start, Trainer, TransferConfig, load_weights};
+use crate::video::{self, Clip, Limits};
 
 /// Rate of a film that has no clip to take it from.
 const PLAIN_FPS: f64 = 8.0;
@@ -277,6 +279,13 @@ fn make_film(
             ),
         });
     }
+    // Whoever watches shows the pixels themselves, not what an encoder leaves of them.
+    job.publish_preview(Preview {
+        step: session.record.settings.steps,
+        prompt: result.prompt.clone(),
+        frames: frames.clone(),
+        fps,
+    });
     let clip = Clip::from_frames(frames, fps, result.prompt.clone());
     write_result(job, &session.record, tuned_sha256, result, &clip)
 }
@@ -302,48 +311,15 @@ fn load_clip(
     folder: &ModelFolder,
 ) -> Result<(Clip, Vec<String>), Halt> {
     let config = &request.config;
-    let limits = folder.clip_limits();
-    let frames = config.frames.unwrap_or(limits.default_frames);
-    config.check_for(frames)?;
-    let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
-    let (width, height) = config
-        .size
-        .unwrap_or((side(limits.width), side(limits.height)));
-    let multiple = side(limits.size_multiple).max(1);
-    if width % multiple != 0 || height % multiple != 0 {
-        let snap = |side: u32| (side / multiple * multiple).max(multiple);
-        return Err(Report::new(
-            Area::Request,
-            format!("{width}x{height} does not fit the model"),
-        )
-        .because(format!("Its sizes are multiples of {multiple} pixels."))
-        .advise(format!("Use --size {}x{}.", snap(width), snap(height)))
-        .into());
-    }
+    let fit = fit_for(config, &folder.clip_limits())?;
+    config.check_for(fit.frames)?;
     let reading = Limits {
         start_secs: config.start_secs,
-        wanted_frames: if config.loop_short { 1 } else { frames },
+        wanted_frames: if config.loop_short { 1 } else { fit.frames },
         ..Limits::default()
     };
     let cancel = job.cancel_token();
     let clip = video::load(&request.clip, &reading, &|| cancel.is_cancelled())?;
-    let fit = Fit {
-        frames,
-        width,
-        height,
-        fps: config.fps,
-        mode: match config.fit {
-            FitChoice::Crop => FitMode::Crop,
-            FitChoice::Contain => FitMode::Contain,
-            FitChoice::Stretch => FitMode::Stretch,
-        },
-        start_secs: config.start_secs,
-        short: if config.loop_short {
-            ShortClip::Loop
-        } else {
-            ShortClip::Error
-        },
-    };
     let fitted = video::fit(&clip, &fit)?;
     let mut notes = clip.notes;
     notes.extend(fitted.notes);

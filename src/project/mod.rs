@@ -13,6 +13,7 @@
 
 mod atomic;
 mod checkpoint;
+mod document;
 mod error;
 pub mod lossy_path;
 mod record;
@@ -21,6 +22,7 @@ mod tensors;
 
 pub use atomic::{free_name, write_atomic};
 pub use checkpoint::{Checkpoint, CheckpointState, LiveSettings};
+pub use document::Project;
 pub use error::ProjectError;
 pub use record::{Change, ClipRecord, ModelRecord, Recipe, RunRecord};
 pub use run::{RUN_FORMAT, RunFolder, default_runs_dir};

@@ -90,6 +90,9 @@ pub struct Recipe<S> {
     pub model_sha256: BTreeMap<String, String>,
     /// SHA-256 of the fine-tuned weights; none means an untouched model.
     pub tuned_sha256: Option<String>,
+    /// Training steps done when it was sampled, for a film from the middle of a training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_steps: Option<u32>,
     /// Settings at the start.
     pub settings: S,
     /// What was changed while the run went on.

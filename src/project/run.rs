@@ -110,7 +110,15 @@ impl RunFolder {
     /// # Errors
     /// [`ProjectError::Io`], [`ProjectError::Damaged`], [`ProjectError::TooNew`].
     pub fn read_record<S: DeserializeOwned>(&self) -> Result<RunRecord<S>, ProjectError> {
-        let path = self.path.join(RECORD);
+        Self::look(&self.path)
+    }
+
+    /// Reads the `run.toml` of a run that others may be working in.
+    ///
+    /// # Errors
+    /// As [`Self::read_record`].
+    pub fn look<S: DeserializeOwned>(run: &Path) -> Result<RunRecord<S>, ProjectError> {
+        let path = run.join(RECORD);
         let text = fs::read_to_string(&path).map_err(ProjectError::io("read", &path))?;
         let table: toml::Table = text
             .parse()
@@ -231,6 +239,27 @@ impl RunFolder {
         } else {
             Err(damaged.swap_remove(0))
         }
+    }
+
+    /// The runs in a folder that were begun, have a checkpoint, are not finished, and in which nobody works; the newest
+    /// first.
+    #[must_use]
+    pub fn unfinished(parent: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(parent) else {
+            return Vec::new();
+        };
+        let mut found: Vec<_> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| {
+                let changed = entry.metadata().and_then(|about| about.modified()).ok();
+                // Opening takes the lock, which fails while another program trains there.
+                let run = Self::open(&entry.path()).ok()?;
+                let begun = run.checkpoints().is_ok_and(|saved| !saved.is_empty());
+                (begun && !run.final_weights().exists()).then(|| (changed, run.path.clone()))
+            })
+            .collect();
+        found.sort();
+        found.into_iter().rev().map(|(_, path)| path).collect()
     }
 
     /// A file of the run's cache.

@@ -1,0 +1,427 @@
+//! The few things that stand before the window: open, save, export, shortcuts, problems, and the question at closing.
+
+use std::path::{Path, PathBuf};
+
+use eframe::egui;
+
+use super::app::App;
+use super::command::{Command, Menu};
+use super::export::ExportForm;
+use super::notices::Notices;
+use super::task::Task;
+use super::theme;
+use crate::job;
+use crate::video::ExportFormat;
+
+/// What stands before the window.
+pub enum Dialog {
+    /// Choose a clip, a run or a project.
+    Open {
+        /// The typed path.
+        path: String,
+    },
+    /// Name the project file.
+    Save {
+        /// The typed path.
+        path: String,
+    },
+    /// How to write the sample.
+    Export(Box<ExportForm>),
+    /// Everything the keyboard can do.
+    Shortcuts,
+    /// Everything that went wrong.
+    Problems,
+    /// A run is going on and the window shall close.
+    Close,
+}
+
+impl Dialog {
+    /// The dialog of Ctrl+O.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::Open {
+            path: String::new(),
+        }
+    }
+}
+
+/// What a chosen path is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// To open it.
+    Clip,
+    /// A model folder.
+    Model,
+    /// Name of the project file.
+    Project,
+    /// Name of the film.
+    Film,
+}
+
+/// The system's own dialog, waiting on a thread.
+pub struct Picking {
+    pub(super) task: Task<Option<PathBuf>>,
+    pub(super) wants: Pick,
+}
+
+impl App {
+    /// Shows the system's dialog. The window goes on meanwhile; where there is none, the typed path serves.
+    pub(super) fn pick(&mut self, wants: Pick, folder: bool) {
+        let start = self.settings.folder();
+        let dialog = rfd::AsyncFileDialog::new().set_directory(start);
+        let task = match (wants, folder) {
+            (Pick::Model, _) | (Pick::Clip, true) => self.wait_for(dialog.pick_folder()),
+            (Pick::Clip, false) => self.wait_for(dialog.pick_file()),
+            (Pick::Project, _) => {
+                self.wait_for(dialog.add_filter("Project", &["toml"]).save_file())
+            }
+            (Pick::Film, _) => self.wait_for(
+                dialog
+                    .add_filter("Film", &["mp4", "webm", "gif"])
+                    .save_file(),
+            ),
+        };
+        self.picking = task.map(|task| Picking { task, wants });
+    }
+
+    fn wait_for(
+        &mut self,
+        asked: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
+    ) -> Option<Task<Option<PathBuf>>> {
+        self.start("file dialog", move |_| {
+            pollster::block_on(asked).map(|handle| handle.path().to_owned())
+        })
+    }
+
+    /// Draws what stands before the window.
+    pub(super) fn dialogs_ui(&mut self, ctx: &egui::Context) {
+        let Some(mut dialog) = self.dialog.take() else {
+            return;
+        };
+        let width = match dialog {
+            Dialog::Shortcuts => 640.0,
+            Dialog::Problems => 520.0,
+            _ => 460.0,
+        };
+        let mut keep = true;
+        let modal = egui::Modal::new(egui::Id::unique("dialog")).show(ctx, |ui| {
+            ui.set_width(width);
+            keep = match &mut dialog {
+                Dialog::Open { path } => self.open_ui(ui, path),
+                Dialog::Save { path } => self.save_ui(ui, path),
+                Dialog::Export(form) => self.export_ui(ui, form),
+                Dialog::Shortcuts => shortcuts_ui(ui),
+                Dialog::Problems => {
+                    ui.heading("Problems");
+                    self.notices.problems_ui(ui);
+                    !close_row(ui)
+                }
+                Dialog::Close => self.close_ui(ui),
+            };
+        });
+        let keep = keep && !modal.should_close();
+        // A button may have put another dialog in place of this one.
+        if keep && self.dialog.is_none() {
+            self.dialog = Some(dialog);
+        }
+    }
+
+    fn open_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
+        ui.heading("Open");
+        ui.weak("A film, a GIF, a folder of pictures, a run, a project, or a film made here. You can also drop it on the window.");
+        ui.add_space(4.0);
+        ui.horizontal(|ui| {
+            if ui.button("Browse for a file…").clicked() {
+                self.pick(Pick::Clip, false);
+            }
+            if ui.button("Browse for a folder…").clicked() {
+                self.pick(Pick::Clip, true);
+            }
+            if ui.button("The sample clip").clicked() {
+                self.open_bundled();
+                self.dialog = None;
+                ui.close();
+            }
+        });
+        ui.add_space(4.0);
+        let typed = path_field(ui, "Path", path);
+        let mut chosen = typed.then(|| PathBuf::from(path.trim()));
+        if !self.settings.recent.is_empty() {
+            ui.add_space(4.0);
+            ui.weak("Recent");
+            for recent in &self.settings.recent {
+                let name = recent.file_name().unwrap_or(recent.as_os_str());
+                let button = egui::Button::new(name.to_string_lossy().into_owned()).frame(false);
+                let shown = ui.add(button).on_hover_text(recent.display().to_string());
+                if shown.clicked() {
+                    chosen = Some(recent.clone());
+                }
+            }
+        }
+        ui.add_space(8.0);
+        ui.horizontal(|ui| {
+            let ready = !path.trim().is_empty();
+            if ui
+                .add_enabled(ready, egui::Button::new("Open file"))
+                .clicked()
+            {
+                chosen = Some(PathBuf::from(path.trim()));
+            }
+            if ui.button("Cancel").clicked() {
+                ui.close();
+            }
+        });
+        match chosen {
+            Some(path) => {
+                self.open_path(&path);
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn save_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
+        ui.heading("Save project");
+        ui.weak(
+            "Clip, cut, words, settings and the list of runs. Clips and runs stay where they are.",
+        );
+        ui.add_space(4.0);
+        let mut save = path_field(ui, "Path", path);
+        ui.add_space(8.0);
+        ui.horizontal(|ui| {
+            save |= accent_button(ui, "Save", !path.trim().is_empty()).clicked();
+            if ui.button("Browse…").clicked() {
+                self.pick(Pick::Project, false);
+            }
+            if ui.button("Cancel").clicked() {
+                ui.close();
+            }
+        });
+        if save {
+            let mut path = PathBuf::from(path.trim());
+            path.set_extension("toml");
+            self.write_project(path);
+        }
+        !save
+    }
+
+    fn export_ui(&mut self, ui: &mut egui::Ui, form: &mut ExportForm) -> bool {
+        ui.heading("Export");
+        let mut export = path_field(ui, "Path", &mut form.path);
+        let format = ExportFormat::from_path(Path::new(&form.path));
+        ui.horizontal(|ui| {
+            for (label, ending) in [
+                ("MP4", "mp4"),
+                ("WebM", "webm"),
+                ("GIF", "gif"),
+                ("PNG files", ""),
+            ] {
+                let wanted = Path::new(&form.path)
+                    .extension()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                let chosen = wanted == ending;
+                if ui.selectable_label(chosen, label).clicked() {
+                    form.path = PathBuf::from(&form.path)
+                        .with_extension(ending)
+                        .display()
+                        .to_string();
+                }
+            }
+        });
+        ui.add_space(4.0);
+        export_fields_ui(ui, form, format.as_ref().ok());
+        if let Err(error) = &format {
+            ui.colored_label(theme::warning(ui), error.advice());
+        }
+        let exists = Path::new(&form.path).exists();
+        if exists {
+            ui.checkbox(&mut form.overwrite, "Replace the file that is there");
+        }
+        ui.add_space(8.0);
+        let ready = format.is_ok() && (!exists || form.overwrite);
+        export &= ready;
+        ui.horizontal(|ui| {
+            export |= accent_button(ui, "Export film", ready).clicked();
+            if ui.button("Browse…").clicked() {
+                self.pick(Pick::Film, false);
+            }
+            if ui.button("Cancel").clicked() {
+                ui.close();
+            }
+        });
+        if export {
+            self.start_export(form.clone());
+        }
+        !export
+    }
+
+    fn close_ui(&mut self, ui: &mut egui::Ui) -> bool {
+        ui.heading("A run is going on");
+        if self.closing {
+            ui.label("Stopping. The window closes when the checkpoint is written.");
+            ui.spinner();
+            return true;
+        }
+        ui.label("Stopping leaves a checkpoint, from which the run can go on later.");
+        ui.add_space(8.0);
+        ui.horizontal(|ui| {
+            if accent_button(ui, "Stop and close", true).clicked() {
+                self.closing = true;
+                self.queue.waiting.clear();
+                self.queue.send(job::Command::Stop);
+                if let Some(export) = &self.export {
+                    export.cancel();
+                }
+            }
+            if ui.button("Keep it running").clicked() {
+                ui.close();
+            }
+        });
+        true
+    }
+}
+
+fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&ExportFormat>) {
+    let film = matches!(format, Some(ExportFormat::Mp4 | ExportFormat::WebM));
+    egui::Grid::new("export fields")
+        .num_columns(2)
+        .spacing([12.0, 6.0])
+        .show(ui, |ui| {
+            let label = ui.label("Quality");
+            ui.add_enabled(film, egui::Slider::new(&mut form.quality, 0..=100))
+                .labelled_by(label.id)
+                .on_hover_text("0 is small, 100 is best. GIF and PNG do not use it.");
+            ui.end_row();
+            let label = ui.label("Frames per second");
+            ui.add(
+                egui::DragValue::new(&mut form.fps)
+                    .range(0.1..=240.0)
+                    .speed(0.1)
+                    .max_decimals(2),
+            )
+            .labelled_by(label.id);
+            ui.end_row();
+            let label = ui.label("Play it");
+            ui.add(
+                egui::DragValue::new(&mut form.repeats)
+                    .range(1..=50)
+                    .suffix(" times"),
+            )
+            .labelled_by(label.id)
+            .on_hover_text("The clip is short: repeated, players show it for longer.");
+            ui.end_row();
+            let label = ui.label("Shorter side");
+            ui.horizontal(|ui| {
+                ui.add(
+                    egui::DragValue::new(&mut form.min_side)
+                        .range(0..=4096)
+                        .suffix(" px"),
+                )
+                .labelled_by(label.id)
+                .on_hover_text("At least this, by whole factors; 0 keeps the model's size.");
+                ui.checkbox(&mut form.hard_pixels, "Hard pixels")
+                    .on_hover_text("Shows exactly what the model painted, without smoothing.");
+            });
+            ui.end_row();
+            ui.label("");
+            ui.checkbox(&mut form.side_by_side, "Reference beside it");
+            ui.end_row();
+            ui.label("");
+            ui.checkbox(&mut form.recipe, "Recipe inside")
+                .on_hover_text("Words, settings, names and checksums, no paths. Dropped on this window, the film gives them back.");
+            ui.end_row();
+        });
+}
+
+/// A field for a path; true when Enter was pressed in it.
+fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
+    let name = ui.label(label);
+    let field = egui::TextEdit::singleline(path)
+        .desired_width(f32::INFINITY)
+        .hint_text("/home/me/films/dance.mp4");
+    let field = ui.add(field).labelled_by(name.id);
+    field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter))
+}
+
+/// The button that a pane is for.
+pub(super) fn accent_button(ui: &mut egui::Ui, label: &str, enabled: bool) -> egui::Response {
+    let text = egui::RichText::new(label).strong();
+    let button = if enabled {
+        egui::Button::new(text.color(theme::on_accent(ui))).fill(theme::accent(ui))
+    } else {
+        egui::Button::new(text)
+    };
+    ui.add_enabled(enabled, button)
+}
+
+fn close_row(ui: &mut egui::Ui) -> bool {
+    ui.add_space(8.0);
+    ui.button("Close").clicked()
+}
+
+fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
+    ui.heading("Shortcuts");
+    let ctx = ui.ctx().clone();
+    egui::ScrollArea::vertical()
+        .max_height(480.0)
+        .show(ui, |ui| {
+            ui.columns(2, |columns| {
+                for (index, menu) in Menu::ALL.into_iter().enumerate() {
+                    // Play is as long as the others together.
+                    let ui = &mut columns[usize::from(index > 2)];
+                    ui.add_space(4.0);
+                    ui.label(egui::RichText::new(menu.label()).strong());
+                    for command in Command::ALL {
+                        let about = command.about();
+                        if about.menu != menu || about.keys.is_empty() {
+                            continue;
+                        }
+                        ui.horizontal(|ui| {
+                            ui.label(about.label.trim_end_matches('…'));
+                            ui.with_layout(
+                                egui::Layout::right_to_left(egui::Align::Center),
+                                |ui| ui.monospace(command.shortcut_text(&ctx)),
+                            );
+                        })
+                        .response
+                        .on_hover_text(about.tooltip);
+                    }
+                }
+                let ui = &mut columns[1];
+                ui.add_space(4.0);
+                ui.label(egui::RichText::new("Compare").strong());
+                ui.horizontal(|ui| {
+                    ui.label("Flip reference and sample, held");
+                    ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                        ui.monospace("C");
+                    });
+                });
+            });
+        });
+    !close_row(ui)
+}
+
+/// Shows the folder of a file in the system's own file manager.
+pub(super) fn show_in_files(notices: &mut Notices, path: &Path) {
+    let folder = if path.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(path)
+    };
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else if cfg!(windows) {
+        "explorer"
+    } else {
+        "xdg-open"
+    };
+    if std::process::Command::new(program)
+        .arg(folder)
+        .spawn()
+        .is_err()
+    {
+        notices.say(format!("It is in {}.", folder.display()), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! How long a run takes and how much memory it needs: figures measured on this machine, and before the first run those of
+//! the machine the program was made on.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::app::Document;
+use super::media::ModelInfo;
+
+/// Seconds a step of the built-in model took on two cores of a server processor while the window was drawn by it as well.
+const BUILTIN_STEP_SECS: f64 = 0.5;
+/// Seconds everything but the steps took there: encoding, samples, film.
+const BUILTIN_REST_SECS: f64 = 12.0;
+/// Memory of the whole program while it trained there, in MiB.
+const BUILTIN_PEAK_MIB: f64 = 900.0;
+/// Seconds between two looks at the memory.
+const LOOK_SECS: f64 = 1.0;
+
+/// What one kind of run took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Measured {
+    step_secs: f64,
+    rest_secs: f64,
+    peak_mib: f64,
+}
+
+/// What runs took on this machine, by model and size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pace(BTreeMap<String, Measured>);
+
+/// Kinds of run that are remembered.
+const KINDS: usize = 64;
+
+/// Names what decides how long a step takes.
+#[must_use]
+pub fn key(document: &Document, model: Option<&ModelInfo>) -> String {
+    let settings = &document.settings;
+    let name = model.map_or("", |model| model.name.as_str());
+    let (frames, size) = model.map_or((0, (0, 0)), |model| {
+        let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+        (
+            settings.frames.unwrap_or(model.limits.default_frames),
+            settings
+                .size
+                .unwrap_or((side(model.limits.width), side(model.limits.height))),
+        )
+    });
+    format!("{name} {frames} {}x{}", size.0, size.1)
+}
+
+impl Pace {
+    /// Notes what a run took.
+    pub fn learn(&mut self, key: &str, step_secs: f64, rest_secs: Option<f64>, peak_mib: f64) {
+        if self.0.len() >= KINDS && !self.0.contains_key(key) {
+            self.0.clear();
+        }
+        let measured = self.0.entry(key.to_owned()).or_default();
+        measured.step_secs = step_secs;
+        measured.rest_secs = rest_secs.unwrap_or(measured.rest_secs);
+        measured.peak_mib = peak_mib.max(measured.peak_mib);
+    }
+
+    /// What a run will take, in words.
+    #[must_use]
+    pub fn words(&self, document: &Document, model: Option<&ModelInfo>) -> String {
+        let builtin = document.model.is_none();
+        let steps = f64::from(document.settings.steps);
+        let (measured, here) = match self.0.get(&key(document, model)) {
+            Some(measured) => (measured.clone(), true),
+            None if builtin => (
+                Measured {
+                    step_secs: BUILTIN_STEP_SECS,
+                    rest_secs: BUILTIN_REST_SECS,
+                    peak_mib: BUILTIN_PEAK_MIB,
+                },
+                false,
+            ),
+            None => {
+                return "How long it takes is known after the first run.".to_owned();
+            }
+        };
+        let secs = measured.step_secs * steps + measured.rest_secs;
+        let place = if here {
+            "as the last run here"
+        } else {
+            "measured on two processor cores"
+        };
+        let memory = if measured.peak_mib > 0.0 {
+            format!(" and {:.1} GB of memory", measured.peak_mib / 1024.0)
+        } else {
+            String::new()
+        };
+        format!("About {}{memory}, {place}.", super::player::length(secs))
+    }
+}
+
+/// How full the memory is.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge {
+    looked_at: Option<f64>,
+    used_mib: f64,
+    total_mib: f64,
+    peak_mib: f64,
+}
+
+impl Gauge {
+    /// Looks again, once a second.
+    pub fn tick(&mut self, now_secs: f64) {
+        if self.looked_at.is_some_and(|at| now_secs - at < LOOK_SECS) {
+            return;
+        }
+        self.looked_at = Some(now_secs);
+        if self.total_mib <= 0.0 {
+            self.total_mib = field_mib("/proc/meminfo", "MemTotal:").unwrap_or(0.0);
+        }
+        self.used_mib = field_mib("/proc/self/status", "VmRSS:").unwrap_or(0.0);
+        self.peak_mib = self.peak_mib.max(self.used_mib);
+    }
+
+    /// A run begins: its own peak counts.
+    pub fn start_peak(&mut self) {
+        self.peak_mib = self.used_mib;
+    }
+
+    /// Most memory since the run began, in MiB.
+    #[must_use]
+    pub fn peak_mib(&self) -> f64 {
+        self.peak_mib
+    }
+
+    /// Memory this program uses and the machine has, in MiB; none where the system does not say.
+    #[must_use]
+    pub fn reading_mib(&self) -> Option<(f64, f64)> {
+        (self.used_mib > 0.0 && self.total_mib > 0.0).then_some((self.used_mib, self.total_mib))
+    }
+}
+
+/// A number in KiB from one of Linux's own tables, as MiB. They are made in memory: reading them waits for no disk.
+fn field_mib(table: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(table).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024.0)
+}

@@ -1,0 +1,290 @@
+//! Writing the shown sample as a film: a job of its own, with progress and cancel.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::app::App;
+use super::dialogs::Dialog;
+use super::notices::Action;
+use super::queue::waker;
+use super::task::Task;
+use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
+use crate::project::{Recipe, RunFolder, RunRecord, free_name};
+use crate::report::{Area, Report};
+use crate::train::TransferConfig;
+use crate::video::resample::{Filter, Region, resize};
+use crate::video::{self, Clip, ExportFormat, ExportOptions, Frame, ScaleTo, Upscale};
+
+/// What the form asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportForm {
+    /// Where the film goes; its ending says the format.
+    pub path: String,
+    /// 0 to 100.
+    pub quality: u8,
+    /// Frames per second.
+    pub fps: f64,
+    /// How often the clip is repeated in the film.
+    pub repeats: u32,
+    /// Shorter side in pixels at least; 0 keeps the size.
+    pub min_side: u32,
+    /// Hard pixels instead of smooth ones.
+    pub hard_pixels: bool,
+    /// The reference to the left of the result.
+    pub side_by_side: bool,
+    /// How it was made, inside the film.
+    pub recipe: bool,
+    /// Whether a file of that name may be replaced.
+    pub overwrite: bool,
+}
+
+/// An export that is going on.
+pub struct ExportJob {
+    starting: Option<Task<std::io::Result<JobHandle>>>,
+    handle: Option<JobHandle>,
+    /// Frames written.
+    pub done: u32,
+    /// Frames in all.
+    pub total: u32,
+    /// Where it goes.
+    pub path: PathBuf,
+}
+
+impl ExportJob {
+    /// Asks it to stop; nothing is left behind.
+    pub fn cancel(&self) {
+        if let Some(handle) = &self.handle {
+            handle.send(job::Command::Stop).ok();
+        }
+    }
+}
+
+/// What the job is given.
+struct Work {
+    frames: Arc<[Frame]>,
+    reference: Option<Arc<[Frame]>>,
+    form: ExportForm,
+    path: PathBuf,
+    run: Option<PathBuf>,
+    prompt: String,
+    trained_steps: Option<u32>,
+}
+
+impl App {
+    /// Opens the form, with a name that is not taken.
+    pub(super) fn export_dialog(&mut self) {
+        let Some(sample) = self.queue.sample(self.compare.chosen) else {
+            self.notices.say(
+                "There is no sample to export yet. Train first, or sample now.",
+                None,
+            );
+            return;
+        };
+        let words: String = sample
+            .prompt
+            .chars()
+            .map(|letter| {
+                if letter.is_alphanumeric() {
+                    letter
+                } else {
+                    ' '
+                }
+            })
+            .take(60)
+            .collect();
+        let stem = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        let ending = if cfg!(feature = "video") {
+            "mp4"
+        } else {
+            "gif"
+        };
+        let path = free_name(&self.settings.folder(), &stem, ending);
+        self.dialog = Some(Dialog::Export(Box::new(ExportForm {
+            path: path.display().to_string(),
+            quality: 80,
+            fps: (sample.fps * 100.0).round() / 100.0,
+            repeats: 3,
+            min_side: 512,
+            hard_pixels: false,
+            side_by_side: false,
+            recipe: true,
+            overwrite: false,
+        })));
+    }
+
+    /// Starts writing.
+    pub(super) fn start_export(&mut self, form: ExportForm) {
+        let Some(sample) = self.queue.sample(self.compare.chosen) else {
+            return;
+        };
+        let path = PathBuf::from(&form.path);
+        let run = self.queue.run_of(self.compare.chosen);
+        let work = Work {
+            frames: Arc::clone(&sample.frames),
+            reference: form
+                .side_by_side
+                .then(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
+                .flatten(),
+            path: path.clone(),
+            run: run
+                .and_then(|run| run.folder.clone())
+                .filter(|_| form.recipe),
+            prompt: sample.prompt.clone(),
+            trained_steps: (!sample.is_result).then_some(sample.step),
+            form,
+        };
+        let ctx = self.ctx.clone();
+        let waker = waker(ctx);
+        let starting = self.start("start export", move |_| {
+            job::spawn_task("export", waker, move |job| write(job, &work))
+        });
+        self.export = starting.map(|task| ExportJob {
+            starting: Some(task),
+            handle: None,
+            done: 0,
+            total: 0,
+            path,
+        });
+    }
+
+    /// Reads what the export told.
+    pub(super) fn tick_export(&mut self) {
+        let Some(export) = &mut self.export else {
+            return;
+        };
+        if let Some(started) = export.starting.as_ref().and_then(Task::take) {
+            export.starting = None;
+            match started {
+                Ok(handle) => export.handle = Some(handle),
+                Err(error) => {
+                    self.export = None;
+                    self.notices
+                        .failed("The export could not be started", &error);
+                    return;
+                }
+            }
+        }
+        let Some(handle) = &export.handle else { return };
+        let mut finished = None;
+        let mut notes = Vec::new();
+        for event in handle.events().try_iter().take(100) {
+            match event {
+                Event::Progress { done, total, .. } => (export.done, export.total) = (done, total),
+                Event::Note { text } => notes.push(text),
+                Event::Finished(outcome) => finished = Some(outcome),
+                _ => {}
+            }
+        }
+        let path = export.path.clone();
+        for note in notes {
+            self.notices.log(note);
+        }
+        let Some(outcome) = finished else { return };
+        self.export = None;
+        match outcome {
+            Outcome::Completed => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                self.notices.say(
+                    format!("Exported {name}."),
+                    Some(Action::ShowFile(path.clone())),
+                );
+            }
+            Outcome::Cancelled { .. } => self.notices.say("The export was cancelled.", None),
+            Outcome::Failed(report) => self.notices.problem(report, None),
+        }
+    }
+}
+
+fn write(job: &mut JobContext, work: &Work) -> Result<(), Halt> {
+    let form = &work.form;
+    let format = ExportFormat::from_path(&work.path)?;
+    let once: Vec<Frame> = match &work.reference {
+        Some(reference) => work
+            .frames
+            .iter()
+            .enumerate()
+            .map(|(index, frame)| beside(reference.get(index % reference.len().max(1)), frame))
+            .collect(),
+        None => work.frames.to_vec(),
+    };
+    let repeats = form.repeats.max(1) as usize;
+    let frames: Vec<Frame> = std::iter::repeat_n(once, repeats).flatten().collect();
+    job.stage(Stage::Exporting, Some(frames.len()));
+    let options = ExportOptions {
+        quality: form.quality,
+        scale_to: (form.min_side > 0).then_some(ScaleTo {
+            min_side: form.min_side,
+            upscale: if form.hard_pixels {
+                Upscale::Nearest
+            } else {
+                Upscale::Smooth
+            },
+        }),
+        recipe: recipe(work)?,
+        overwrite: form.overwrite,
+        ..ExportOptions::default()
+    };
+    let clip = Clip::from_frames(frames, form.fps, work.prompt.clone());
+    let report = video::export(&clip, &work.path, format, &options, &mut |done, total| {
+        job.progress(Stage::Exporting, done, total);
+        match job.poll() {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(()) => ControlFlow::Break(()),
+        }
+    })?;
+    for text in report.notes {
+        job.emit(Event::Note { text });
+    }
+    Ok(())
+}
+
+/// Two pictures side by side, the left one as high as the right.
+fn beside(left: Option<&Frame>, right: &Frame) -> Frame {
+    let Some(left) = left else {
+        return right.clone();
+    };
+    let width = (left.width * right.height / left.height.max(1)).max(1);
+    let left = resize(left, Region::of(left), width, right.height, Filter::Bicubic);
+    let mut both = Frame::filled(width + right.width, right.height, [0; 3]);
+    crate::motion::picture::on_canvas(&mut both, &left, 0, 0);
+    crate::motion::picture::on_canvas(&mut both, right, width as usize, 0);
+    both
+}
+
+/// How the film was made: what the run's own film says, or what the run's record says of a sample from its middle.
+fn recipe(work: &Work) -> Result<Option<String>, Halt> {
+    let Some(run) = &work.run else {
+        return Ok(None);
+    };
+    if work.trained_steps.is_none()
+        && let Some(text) = result_recipe(run)
+    {
+        return Ok(Some(text));
+    }
+    let record: RunRecord<TransferConfig> = RunFolder::look(run)?;
+    let recipe = Recipe {
+        format: record.format,
+        program: record.program,
+        subject: Some(record.subject),
+        prompt: work.prompt.clone(),
+        seed: record.settings.seed,
+        clip: Some(record.clip),
+        model_name: record.model.name,
+        model_sha256: record.model.weights_sha256,
+        tuned_sha256: None,
+        trained_steps: work.trained_steps,
+        settings: record.settings,
+        changes: record.changes,
+    };
+    serde_json::to_string(&recipe).map(Some).map_err(|error| {
+        Halt::Failed(Report::new(Area::Run, "The recipe could not be written").because_of(&error))
+    })
+}
+
+/// The recipe inside the film that the run itself wrote.
+fn result_recipe(run: &Path) -> Option<String> {
+    video::read_recipe(&run.join("samples").join("result.mp4"))
+        .ok()
+        .flatten()
+}

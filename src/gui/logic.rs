@@ -1,0 +1,479 @@
+//! What happens between two frames: results of background work are taken, commands are obeyed, changes are noted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eframe::egui;
+
+use super::app::{App, Document, theme_of};
+use super::command::{self, Command};
+use super::dialogs::{Dialog, Pick};
+use super::media::{self, Opened};
+use super::notices::Action;
+use super::player::frame_at;
+use super::task::Task;
+use super::{layout, panels};
+use crate::job;
+use crate::report::{Area, Report};
+
+/// Scales of the interface.
+const SCALES: std::ops::RangeInclusive<f32> = 0.6..=2.4;
+
+impl App {
+    /// Takes results, moves the playhead. Draws nothing.
+    pub(super) fn tick(&mut self, ctx: &egui::Context) {
+        let now = self.now_secs();
+        self.notices.tick(now);
+        self.memory.tick(now);
+        self.take_opened();
+        self.take_model();
+        self.take_cut();
+        self.take_picked();
+        self.tick_runs(ctx, now);
+        self.tick_export();
+        self.tick_autosave(ctx);
+        self.tick_close(ctx);
+        let passed = (now - self.ticked_at).clamp(0.0, 0.5);
+        self.ticked_at = now;
+        let (start, end) = self.cut_range();
+        self.player.advance(passed, start, end);
+        self.repaint_for_playback(ctx);
+    }
+
+    /// Asks for the next frame when a picture changes, not sixty times a second: on a computer without a graphics card the
+    /// drawing would take the time that the training needs.
+    fn repaint_for_playback(&self, ctx: &egui::Context) {
+        let Some(source) = self.source.as_ref().filter(|_| self.player.playing) else {
+            return;
+        };
+        let (start, end) = self.cut_range();
+        let now = self.player.time_secs;
+        let forward = self.player.speed > 0.0;
+        let times = &source.clip.times_secs;
+        let at = frame_at(times, now);
+        let next = if forward {
+            times.get(at + 1).copied().unwrap_or(end).min(end)
+        } else {
+            times.get(at).copied().unwrap_or(start).max(start) - 1e-3
+        };
+        // The result changes where the cut has its frames.
+        let cut_wait = self.cut.as_ref().map_or(f64::INFINITY, |cut| {
+            let place = (now - start) * cut.fps;
+            let left = if forward {
+                place.floor() + 1.0 - place
+            } else {
+                place - place.ceil() + 1.0
+            };
+            left.max(1e-3) / cut.fps
+        });
+        let wait = (next - now).abs().min(cut_wait) / self.player.speed.abs().max(0.1);
+        ctx.request_repaint_after_secs(wait.clamp(1.0 / 60.0, 0.5) as f32 + 0.002);
+    }
+
+    /// Keys, dropped files and pasted paths.
+    pub(super) fn input_ui(&mut self, ctx: &egui::Context) {
+        if self.dialog.is_some() && ctx.input(|input| input.key_pressed(egui::Key::Escape)) {
+            self.dialog = None;
+        }
+        if self.dialog.is_none() {
+            for command in command::typed(ctx) {
+                self.obey(command);
+            }
+        }
+        let typing = ctx.text_edit_focused();
+        self.compare.flipped =
+            !typing && ctx.input(|input| input.key_down(egui::Key::C) && !input.modifiers.command);
+        let dropped = ctx.input(|input| input.raw.dropped_files.clone());
+        if let Some(file) = dropped.first() {
+            if dropped.len() > 1 {
+                self.notices
+                    .say("Several files were dropped; the first one is opened.", None);
+            }
+            self.open_path(&file.path().to_owned());
+        }
+        let pasted = ctx.input(|input| {
+            input.events.iter().find_map(|event| match event {
+                egui::Event::Paste(text) if !typing => Some(text.trim().to_owned()),
+                _ => None,
+            })
+        });
+        if let Some(text) = pasted.filter(|text| !text.is_empty()) {
+            self.open_path(&path_of(&text));
+        }
+    }
+
+    /// Notes changes of the document once nothing is dragged or typed, and what follows from them.
+    pub(super) fn settle(&mut self, ctx: &egui::Context) {
+        let busy = ctx.input(|input| input.pointer.any_down()) || ctx.text_edit_focused();
+        if !busy {
+            self.history.settle(&self.document);
+        }
+        if self.model_asked.as_ref() != Some(&self.document.model) {
+            self.read_model();
+        }
+        let wanted = self.wanted_cut();
+        if wanted != self.cut_key && self.cutting.is_none() {
+            self.cut_key = wanted;
+            self.start_cut();
+        }
+        let live = self.document.settings.live();
+        let now = self.now_secs();
+        self.queue.sync_live(&live, now);
+        self.settings.dark = ctx.theme() == egui::Theme::Dark;
+    }
+
+    /// Opens whatever is at a path.
+    pub(super) fn open_path(&mut self, path: &Path) {
+        self.opening_name = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        let path = path.to_owned();
+        self.opening = self.start("open", move |stop| media::open(&path, stop));
+    }
+
+    /// Opens the clip that comes with the program.
+    pub(super) fn open_bundled(&mut self) {
+        media::BUNDLED_NAME.clone_into(&mut self.opening_name);
+        let data = self.data.clone();
+        self.opening = self.start("open", move |stop| {
+            let path = media::bundled_clip(&data)?;
+            media::load(&path, stop).map(|loaded| Opened::Clip(Box::new(loaded)))
+        });
+    }
+
+    /// Starts background work; a refusal of the system is a problem like any other.
+    pub(super) fn start<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&std::sync::atomic::AtomicBool) -> T + Send + 'static,
+    ) -> Option<Task<T>> {
+        match Task::start(name, &self.ctx, work) {
+            Ok(task) => Some(task),
+            Err(error) => {
+                self.notices
+                    .failed("The system gives no thread for this work", &error);
+                None
+            }
+        }
+    }
+
+    fn take_opened(&mut self) {
+        let Some(opened) = self.opening.as_ref().and_then(Task::take) else {
+            return;
+        };
+        self.opening = None;
+        match opened {
+            Ok(Opened::Clip(mut loaded)) => {
+                let bundled = self.first_clip
+                    && loaded
+                        .path
+                        .file_name()
+                        .is_some_and(|name| name == media::BUNDLED_NAME);
+                self.first_clip = false;
+                self.recipe = loaded.recipe.take();
+                if !bundled {
+                    self.remember(&loaded.path);
+                }
+                let settings = &mut self.document.settings;
+                if self.document.clip.as_ref() != Some(&loaded.path) {
+                    // The cut of another clip means nothing here.
+                    (settings.start_secs, settings.fps) = (0.0, None);
+                }
+                self.document.clip = Some(loaded.path.clone());
+                if bundled {
+                    self.history.restart(self.document.clone());
+                    self.saved = self.document.clone();
+                }
+                self.notices.log(format!(
+                    "Opened {}: {} frames.",
+                    loaded.path.display(),
+                    loaded.clip.frames.len()
+                ));
+                self.show_clip(*loaded);
+                if self.recipe.is_some() {
+                    self.notices.say(
+                        "This film carries the recipe it was made by.",
+                        Some(Action::UseRecipe),
+                    );
+                }
+            }
+            Ok(Opened::Run(path, record)) => {
+                self.document.subject.clone_from(&record.subject);
+                if let Some(prompt) = &record.prompt {
+                    self.document.prompt.clone_from(prompt);
+                }
+                self.document.settings = record.settings;
+                let text = format!("The settings of the run with {} are set.", record.clip.name);
+                self.notices.say(text, Some(Action::Resume(path)));
+            }
+            Ok(Opened::Project(path, project)) => self.take_project(path, *project),
+            Err(report) => self.notices.problem(report, None),
+        }
+    }
+
+    fn take_project(&mut self, path: PathBuf, project: Document) {
+        self.history.restart(project.clone());
+        self.document = project;
+        if !self.autosave.is_kept(&path) {
+            self.remember(&path);
+            self.saved = self.document.clone();
+            self.project_path = Some(path);
+        }
+        match self.document.clip.clone() {
+            Some(clip) => self.open_path(&clip),
+            None => self.open_bundled(),
+        }
+    }
+
+    fn read_model(&mut self) {
+        let path = self.document.model.clone();
+        self.model_asked = Some(path.clone());
+        self.reading_model = self.start("model", move |_| media::model(path.as_deref()));
+    }
+
+    fn take_model(&mut self) {
+        let Some(read) = self.reading_model.as_ref().and_then(Task::take) else {
+            return;
+        };
+        self.reading_model = None;
+        match read {
+            Ok(info) => {
+                self.model = Some(info);
+                self.model_generation += 1;
+            }
+            Err(report) => {
+                self.notices.problem(report, None);
+                // The model that was there before still works.
+                let known = self.model.is_some() && self.document.model.is_some();
+                if known {
+                    self.document.model = None;
+                }
+            }
+        }
+    }
+
+    fn start_cut(&mut self) {
+        let (Some(source), Some(model)) = (&self.source, &self.model) else {
+            return;
+        };
+        let clip = Arc::clone(&source.clip);
+        let limits = model.limits;
+        let config = self.document.settings.clone();
+        self.cutting = self.start("cut", move |_| media::cut(&clip, &config, &limits));
+    }
+
+    fn take_cut(&mut self) {
+        let Some(cut) = self.cutting.as_ref().and_then(Task::take) else {
+            return;
+        };
+        self.cutting = None;
+        match cut {
+            Ok(cut) => {
+                self.instruments
+                    .set_reference(&self.ctx, Arc::clone(&cut.frames), cut.fps);
+                self.cut = Some(cut);
+                self.compare.renew();
+                self.cut_problem = None;
+            }
+            Err(report) => {
+                if self.cut_problem.as_ref() != Some(&report) {
+                    let short = report.headline.contains("frames");
+                    let action = short.then_some(Action::LoopShort);
+                    self.notices.problem(report.clone(), action);
+                }
+                self.cut = None;
+                self.cut_problem = Some(report);
+            }
+        }
+    }
+
+    /// Does what a toast's button says.
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::ShowProblems => self.dialog = Some(Dialog::Problems),
+            Action::UseRecipe => {
+                if let Some(recipe) = self.recipe.take() {
+                    self.use_recipe(*recipe);
+                }
+            }
+            Action::Resume(path) => self.resume(path),
+            Action::Restore(path) => self.open_path(&path),
+            Action::LoopShort => self.document.settings.loop_short = true,
+            Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),
+        }
+    }
+
+    fn use_recipe(&mut self, recipe: crate::project::Recipe<crate::train::TransferConfig>) {
+        if let Err(error) = recipe.settings.check() {
+            let report =
+                Report::new(Area::Request, "The recipe cannot be used").because(error.to_string());
+            self.notices.problem(report, None);
+            return;
+        }
+        if let Some(subject) = recipe.subject {
+            self.document.subject = subject;
+        }
+        self.document.prompt = recipe.prompt;
+        self.document.settings = recipe.settings;
+        self.document.settings.seed = recipe.seed;
+        self.notices.log(format!(
+            "Settings of a film made with {}.",
+            recipe.model_name
+        ));
+    }
+
+    /// Obeys a command.
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Open => self.dialog = Some(Dialog::open()),
+            Command::Save => self.save_project(false),
+            Command::SaveAs => self.save_project(true),
+            Command::Export => self.export_dialog(),
+            Command::Quit => self.ctx.send_viewport_cmd(egui::ViewportCommand::Close),
+            Command::Undo => {
+                if let Some(before) = self.history.undo(&self.document) {
+                    self.go_to(before);
+                }
+            }
+            Command::Redo => {
+                if let Some(after) = self.history.redo(&self.document) {
+                    self.go_to(after);
+                }
+            }
+            Command::Train => self.train(),
+            Command::Pause => self.queue.pause_or_resume(),
+            Command::Stop => {
+                self.queue.send(job::Command::Stop);
+            }
+            Command::SampleNow => self.sample_now(),
+            Command::CheckpointNow => {
+                self.queue.send(job::Command::CheckpointNow);
+            }
+            Command::Shortcuts => self.dialog = Some(Dialog::Shortcuts),
+            Command::Problems => self.dialog = Some(Dialog::Problems),
+            Command::Theme
+            | Command::Larger
+            | Command::Smaller
+            | Command::NormalSize
+            | Command::ResetLayout
+            | Command::FullScreen => self.obey_view(command),
+            _ => self.obey_play(command),
+        }
+    }
+
+    fn go_to(&mut self, document: Document) {
+        let other_clip = document.clip != self.document.clip;
+        self.document = document;
+        if other_clip && let Some(clip) = self.document.clip.clone() {
+            self.open_path(&clip);
+        }
+    }
+
+    fn obey_view(&mut self, command: Command) {
+        match command {
+            Command::Theme => {
+                self.settings.dark = !self.settings.dark;
+                self.ctx.set_theme(theme_of(&self.settings));
+            }
+            Command::Larger => self.scale_by(1.1),
+            Command::Smaller => self.scale_by(1.0 / 1.1),
+            Command::NormalSize => self.scale_by(1.0 / self.settings.scale),
+            Command::ResetLayout => self.tree = layout::first(),
+            _ => {
+                let full = self
+                    .ctx
+                    .input(|input| input.viewport().fullscreen.unwrap_or(false));
+                self.ctx
+                    .send_viewport_cmd(egui::ViewportCommand::Fullscreen(!full));
+            }
+        }
+    }
+
+    fn scale_by(&mut self, factor: f32) {
+        let scale = (self.settings.scale * factor).clamp(*SCALES.start(), *SCALES.end());
+        self.settings.scale = scale;
+        self.ctx.set_zoom_factor(scale);
+    }
+
+    fn obey_play(&mut self, command: Command) {
+        let (start, end) = self.cut_range();
+        let Some(source) = &self.source else { return };
+        let clip = Arc::clone(&source.clip);
+        let times = &clip.times_secs;
+        match command {
+            Command::Backward => self.player.backward(),
+            Command::Halt => self.player.stop(),
+            Command::Forward => self.player.forward(),
+            Command::Previous => self.player.step(times, -1),
+            Command::Next => self.player.step(times, 1),
+            Command::PreviousTen => self.player.step(times, -10),
+            Command::NextTen => self.player.step(times, 10),
+            Command::ToIn => (self.player.playing, self.player.time_secs) = (false, start),
+            Command::ToOut => {
+                self.player.stop();
+                self.player.time_secs = times[frame_at(times, end - 1e-4)];
+            }
+            Command::SetIn => {
+                let time = times[frame_at(times, self.player.time_secs)];
+                panels::timeline::set_cut(self, Some(time), None);
+            }
+            Command::SetOut => {
+                let time = times[frame_at(times, self.player.time_secs)];
+                panels::timeline::set_cut(self, None, Some(time));
+            }
+            Command::Loop => self.player.looping = !self.player.looping,
+            _ => self.player.toggle(),
+        }
+    }
+
+    fn take_picked(&mut self) {
+        let Some(picked) = self
+            .picking
+            .as_ref()
+            .and_then(|picking| picking.task.take())
+        else {
+            return;
+        };
+        let Some(picking) = self.picking.take() else {
+            return;
+        };
+        let Some(path) = picked else { return };
+        match picking.wants {
+            Pick::Clip => {
+                self.dialog = None;
+                self.open_path(&path);
+            }
+            Pick::Model => self.document.model = Some(path),
+            Pick::Project => {
+                if let Some(Dialog::Save { path: typed }) = &mut self.dialog {
+                    *typed = path.display().to_string();
+                }
+            }
+            Pick::Film => {
+                if let Some(Dialog::Export(form)) = &mut self.dialog {
+                    form.path = path.display().to_string();
+                }
+            }
+        }
+    }
+
+    fn tick_close(&mut self, ctx: &egui::Context) {
+        if ctx.input(|input| input.viewport().close_requested()) && !self.closing && self.is_busy()
+        {
+            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+            self.dialog = Some(Dialog::Close);
+        }
+        if self.closing && !self.is_busy() {
+            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+    }
+}
+
+/// A path as people paste it: quoted, or as an address of a local file.
+fn path_of(text: &str) -> PathBuf {
+    let text = text.lines().next().unwrap_or_default().trim();
+    let text = text.trim_matches(['"', '\'']);
+    PathBuf::from(text.strip_prefix("file://").unwrap_or(text))
+}

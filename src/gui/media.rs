@@ -1,0 +1,237 @@
+//! Clips and models off the interface's thread: what is opened, how it is cut for the model, its filmstrip.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use eframe::egui::{self, ColorImage};
+
+use crate::job::{Halt, fit_for};
+use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder};
+use crate::project::{Project, Recipe, RunFolder, RunRecord};
+use crate::report::{Area, Report};
+use crate::train::TransferConfig;
+use crate::video::{self, Clip, Fitted, Frame, Limits, VideoError};
+
+/// The clip that comes with the program.
+const BUNDLED: &[u8] = include_bytes!("../../assets/sample/red-circle.mp4");
+/// Its name.
+pub const BUNDLED_NAME: &str = "red-circle.mp4";
+/// Height of a filmstrip picture in pixels, for sharp screens.
+const THUMB_HEIGHT: u32 = 96;
+/// Pictures of a filmstrip at most.
+const THUMBS: usize = 48;
+
+/// A film in memory, with what the window draws of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Where it is on disk; the job reads it from there.
+    pub path: PathBuf,
+    /// Its frames.
+    pub clip: Clip,
+    /// Small pictures along its length.
+    pub thumbs: Vec<ColorImage>,
+    /// The recipe inside it, when it is an export.
+    pub recipe: Option<Box<Recipe<TransferConfig>>>,
+}
+
+/// What was behind a path.
+#[derive(Debug)]
+pub enum Opened {
+    /// A film, a GIF, pictures.
+    Clip(Box<Loaded>),
+    /// A run folder.
+    Run(PathBuf, Box<RunRecord<TransferConfig>>),
+    /// A project file.
+    Project(PathBuf, Box<Project<TransferConfig>>),
+}
+
+/// What the window knows of a model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// What to call it.
+    pub name: String,
+    /// What a clip must look like.
+    pub limits: ClipLimits,
+    /// What it recommends.
+    pub card: ModelCard,
+}
+
+/// The clip as the model sees it.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Fitted frames.
+    pub frames: Arc<[Frame]>,
+    /// Their rate.
+    pub fps: f64,
+    /// What was cropped, looped or resampled.
+    pub notes: Vec<String>,
+}
+
+/// Finds out what is behind a path and reads it.
+///
+/// # Errors
+/// A report in the user's words.
+pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
+    if RunFolder::is_run(path) {
+        let record = RunFolder::look(path).map_err(|error| report(error.into()))?;
+        return Ok(Opened::Run(path.to_owned(), Box::new(record)));
+    }
+    let is_project = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
+    if is_project && path.is_file() {
+        let project = Project::read(path).map_err(|error| report(error.into()))?;
+        return Ok(Opened::Project(path.to_owned(), Box::new(project)));
+    }
+    load(path, stop).map(|loaded| Opened::Clip(Box::new(loaded)))
+}
+
+/// Reads a film.
+///
+/// # Errors
+/// A report in the user's words.
+pub fn load(path: &Path, stop: &AtomicBool) -> Result<Loaded, Report> {
+    let told = |error: VideoError| report(error.into());
+    // Jobs may run in another folder than the one a relative name was typed in.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let cancel = || stop.load(Ordering::Relaxed);
+    let clip = video::load(&path, &Limits::default(), &cancel).map_err(told)?;
+    if clip.frames.len() < 2 {
+        return Err(Report::new(
+            Area::Clip,
+            format!("{} is a still picture", clip.source_name),
+        )
+        .because("Motion needs at least two frames.")
+        .advise("Open a film, a GIF or a folder of pictures."));
+    }
+    // A stranger's text: what cannot be understood is no recipe.
+    let recipe = video::read_recipe(&path)
+        .ok()
+        .flatten()
+        .and_then(|text| serde_json::from_str(&text).ok());
+    Ok(Loaded {
+        thumbs: thumbnails(&clip),
+        path,
+        clip,
+        recipe,
+    })
+}
+
+/// Puts the clip that comes with the program where a job can read it.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn bundled_clip(data: &Path) -> Result<PathBuf, Report> {
+    let path = data.join("sample").join(BUNDLED_NAME);
+    if fs::read(&path).is_ok_and(|bytes| bytes == BUNDLED) {
+        return Ok(path);
+    }
+    let written = fs::create_dir_all(data.join("sample")).and_then(|()| fs::write(&path, BUNDLED));
+    match written {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Report::new(
+            Area::Run,
+            format!("The sample clip cannot be put into {}", data.display()),
+        )
+        .because_of(&error)
+        .advise("Open a clip of your own, or make the folder writable.")),
+    }
+}
+
+/// Reads what a model says about itself.
+///
+/// # Errors
+/// A report in the user's words.
+pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
+    let told = |error: ModelError| report(error.into());
+    let (folder, name) = match path {
+        None => (
+            models::builtin().map_err(told)?,
+            "built-in model".to_owned(),
+        ),
+        Some(path) => (
+            ModelFolder::open(path).map_err(told)?,
+            path.file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+        ),
+    };
+    Ok(ModelInfo {
+        name,
+        limits: folder.clip_limits(),
+        card: folder.card().clone(),
+    })
+}
+
+/// Cuts a clip as a job would.
+///
+/// # Errors
+/// A report in the user's words.
+pub fn cut(clip: &Clip, config: &TransferConfig, limits: &ClipLimits) -> Result<Cut, Report> {
+    let fit = fit_for(config, limits).map_err(report)?;
+    let Fitted {
+        clip: fitted,
+        notes,
+    } = video::fit(clip, &fit).map_err(|error| report(error.into()))?;
+    Ok(Cut {
+        frames: fitted.frames.into(),
+        fps: fitted.fps,
+        notes,
+    })
+}
+
+/// The words of an error; a stop has none worth showing.
+#[must_use]
+pub fn report(halt: Halt) -> Report {
+    match halt {
+        Halt::Failed(report) => report,
+        Halt::Stopped => Report::new(Area::Run, "It was cancelled"),
+    }
+}
+
+/// Pictures spread evenly over the frames, so that the strip runs along the time axis.
+fn thumbnails(clip: &Clip) -> Vec<ColorImage> {
+    let count = clip.frames.len().min(THUMBS);
+    (0..count)
+        .filter_map(|index| clip.frames.get(index * clip.frames.len() / count))
+        .map(|frame| {
+            let width = (frame.width * THUMB_HEIGHT).div_ceil(frame.height.max(1));
+            let small = video::resample::resize(
+                frame,
+                video::resample::Region::of(frame),
+                width.clamp(1, THUMB_HEIGHT * 4),
+                THUMB_HEIGHT,
+                video::resample::Filter::Triangle,
+            );
+            image_of(&small)
+        })
+        .collect()
+}
+
+/// A frame as egui draws it.
+#[must_use]
+pub fn image_of(frame: &Frame) -> ColorImage {
+    ColorImage::from_rgb([frame.width as usize, frame.height as usize], &frame.rgb)
+}
+
+/// Uploads a frame into a texture, reusing the one that is there. Small frames keep hard pixels when enlarged: they are
+/// what the model painted.
+pub fn show_frame(
+    ctx: &egui::Context,
+    slot: &mut Option<egui::TextureHandle>,
+    name: &str,
+    frame: &Frame,
+) -> egui::TextureId {
+    let options = egui::TextureOptions::LINEAR;
+    let image = image_of(frame);
+    match slot {
+        Some(texture) => {
+            texture.set(image, options);
+            texture.id()
+        }
+        None => slot.insert(ctx.load_texture(name, image, options)).id(),
+    }
+}

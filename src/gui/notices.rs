@@ -1,0 +1,251 @@
+//! What the window has to say: toasts that go by themselves, a list of problems that stays, a log of everything.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use eframe::egui;
+
+use super::theme;
+use crate::report::{Area, Report};
+
+/// Lines the log keeps.
+const LOG_LINES: usize = 2000;
+/// Problems the list keeps.
+const PROBLEMS: usize = 100;
+/// Seconds a toast stays.
+const TOAST_SECS: f64 = 8.0;
+/// Seconds a toast with something to click stays.
+const ACTION_SECS: f64 = 30.0;
+
+/// What a toast's button does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Shows the list of problems.
+    ShowProblems,
+    /// Fills the panel from the recipe that came with the opened film.
+    UseRecipe,
+    /// Goes on with a run.
+    Resume(PathBuf),
+    /// Opens what was open when the program ended unexpectedly.
+    Restore(PathBuf),
+    /// Runs short clips forth and back.
+    LoopShort,
+    /// Shows a file in the file manager.
+    ShowFile(PathBuf),
+}
+
+impl Action {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::ShowProblems => "Details",
+            Self::UseRecipe => "Use its settings",
+            Self::Resume(_) => "Resume",
+            Self::Restore(_) => "Restore",
+            Self::LoopShort => "Loop it",
+            Self::ShowFile(_) => "Show folder",
+        }
+    }
+}
+
+/// How loud a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// For the record.
+    Note,
+    /// Something went wrong.
+    Problem,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Seconds since the window opened.
+    pub at_secs: f64,
+    /// How loud.
+    pub level: Level,
+    /// What.
+    pub text: String,
+}
+
+struct Toast {
+    id: u64,
+    text: String,
+    problem: bool,
+    action: Option<Action>,
+    until_secs: f64,
+}
+
+/// Toasts, problems and log.
+#[derive(Default)]
+pub struct Notices {
+    toasts: Vec<Toast>,
+    /// Problems, newest last.
+    pub problems: VecDeque<Report>,
+    /// The log, newest last.
+    pub log: VecDeque<Line>,
+    /// Problems nobody has looked at yet.
+    pub unseen: usize,
+    now_secs: f64,
+    next_id: u64,
+}
+
+impl Notices {
+    /// Tells the time; old toasts go.
+    pub fn tick(&mut self, now_secs: f64) {
+        self.now_secs = now_secs;
+        self.toasts.retain(|toast| toast.until_secs > now_secs);
+    }
+
+    /// For the record only.
+    pub fn log(&mut self, text: impl Into<String>) {
+        self.write(Level::Note, text.into());
+    }
+
+    fn write(&mut self, level: Level, text: String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(Line {
+            at_secs: self.now_secs,
+            level,
+            text,
+        });
+    }
+
+    /// Something worth a glance.
+    pub fn say(&mut self, text: impl Into<String>, action: Option<Action>) {
+        let text = text.into();
+        self.write(Level::Note, text.clone());
+        self.toast(text, false, action);
+    }
+
+    /// Something went wrong: a toast now, the list for later.
+    pub fn problem(&mut self, report: Report, action: Option<Action>) {
+        self.write(Level::Problem, report.to_string());
+        let text = match report.what_to_do.as_str() {
+            "" => report.headline.clone(),
+            advice => format!("{}\n{advice}", report.headline),
+        };
+        self.toast(text, true, Some(action.unwrap_or(Action::ShowProblems)));
+        if self.problems.len() == PROBLEMS {
+            self.problems.pop_front();
+        }
+        self.problems.push_back(report);
+        self.unseen += 1;
+    }
+
+    /// As [`Self::problem`] where the system refused something.
+    pub fn failed(&mut self, headline: &str, error: &(dyn std::error::Error + 'static)) {
+        self.problem(Report::new(Area::Run, headline).because_of(error), None);
+    }
+
+    fn toast(&mut self, text: String, problem: bool, action: Option<Action>) {
+        let stay = if action.is_some() {
+            ACTION_SECS
+        } else {
+            TOAST_SECS
+        };
+        // The same words again only stay longer.
+        self.toasts.retain(|toast| toast.text != text);
+        self.next_id += 1;
+        self.toasts.push(Toast {
+            id: self.next_id,
+            text,
+            problem,
+            action,
+            until_secs: self.now_secs + stay,
+        });
+    }
+
+    /// Draws the toasts in the corner; gives the action that was clicked.
+    pub fn toasts_ui(&mut self, ctx: &egui::Context) -> Option<Action> {
+        let mut clicked = None;
+        let mut closed = None;
+        if self.toasts.is_empty() {
+            return None;
+        }
+        egui::Area::new(egui::Id::unique("toasts"))
+            .anchor(egui::Align2::LEFT_BOTTOM, egui::vec2(12.0, -12.0))
+            .order(egui::Order::Foreground)
+            .show(ctx, |ui| {
+                ui.set_max_width(420.0);
+                for toast in self.toasts.iter().rev().take(4).rev() {
+                    egui::Frame::popup(ui.style()).show(ui, |ui| {
+                        ui.horizontal(|ui| {
+                            let colour = if toast.problem {
+                                theme::error(ui)
+                            } else {
+                                theme::accent(ui)
+                            };
+                            let (rect, _) =
+                                ui.allocate_exact_size(egui::vec2(4.0, 32.0), egui::Sense::hover());
+                            ui.painter().rect_filled(rect, 2.0, colour);
+                            let width = 400.0 - 60.0 - toast.action.as_ref().map_or(0.0, |_| 110.0);
+                            ui.allocate_ui(egui::vec2(width, 0.0), |ui| {
+                                ui.add(egui::Label::new(&toast.text).wrap());
+                            });
+                            if let Some(action) = &toast.action
+                                && ui.button(action.label()).clicked()
+                            {
+                                clicked = Some(action.clone());
+                                closed = Some(toast.id);
+                            }
+                            let close = ui.add(egui::Button::new("×").frame(false));
+                            let close = close.on_hover_text("Close this message");
+                            if close.clicked() {
+                                closed = Some(toast.id);
+                            }
+                        });
+                    });
+                }
+            });
+        if let Some(closed) = closed {
+            self.toasts.retain(|toast| toast.id != closed);
+        }
+        clicked
+    }
+
+    /// Draws the list of problems.
+    pub fn problems_ui(&mut self, ui: &mut egui::Ui) {
+        self.unseen = 0;
+        if self.problems.is_empty() {
+            ui.weak("Nothing went wrong so far.");
+            return;
+        }
+        egui::ScrollArea::vertical()
+            .max_height(360.0)
+            .show(ui, |ui| {
+                for report in self.problems.iter().rev() {
+                    ui.label(egui::RichText::new(&report.headline).strong());
+                    for cause in &report.cause {
+                        ui.weak(format!("• {cause}"));
+                    }
+                    if !report.what_to_do.is_empty() {
+                        ui.label(&report.what_to_do);
+                    }
+                    ui.separator();
+                }
+            });
+        if ui.button("Copy all").clicked() {
+            let text: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+            ui.ctx().copy_text(text.join("\n\n"));
+        }
+    }
+
+    /// Draws the log.
+    pub fn log_ui(&self, ui: &mut egui::Ui) {
+        egui::ScrollArea::vertical()
+            .auto_shrink(false)
+            .stick_to_bottom(true)
+            .show(ui, |ui| {
+                for line in &self.log {
+                    let text = egui::RichText::new(format!("{:8.1}  {}", line.at_secs, line.text))
+                        .monospace();
+                    ui.label(match line.level {
+                        Level::Note => text,
+                        Level::Problem => text.color(theme::error(ui)),
+                    });
+                }
+            });
+    }
+}

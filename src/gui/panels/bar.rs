@@ -1,0 +1,184 @@
+//! The bar on top: menus, what is open, what computes, how full the memory is.
+
+use eframe::egui;
+
+use crate::gui::app::App;
+use crate::gui::command::{Command, Menu};
+use crate::gui::layout::{self, Pane};
+use crate::gui::theme;
+
+/// Draws the bar.
+pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
+    egui::MenuBar::new().ui(ui, |ui| {
+        for menu in Menu::ALL {
+            ui.menu_button(menu.label(), |ui| menu_ui(app, ui, menu));
+        }
+        ui.separator();
+        clip_name_ui(app, ui);
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            memory_ui(app, ui);
+            ui.separator();
+            ui.label(&app.device_name)
+                .on_hover_text("What the model computes on.");
+            ui.separator();
+            let model = app
+                .model
+                .as_ref()
+                .map_or("reading model…", |model| model.name.as_str());
+            ui.label(model).on_hover_text("The text-to-video model.");
+            if app.notices.unseen > 0 {
+                ui.separator();
+                let text = format!("{} new", plural(app.notices.unseen, "problem"));
+                let text = egui::RichText::new(text).color(theme::error(ui));
+                if ui.add(egui::Button::new(text).frame(false)).clicked() {
+                    app.obey(Command::Problems);
+                }
+            }
+        });
+    });
+}
+
+/// `1 problem`, `2 problems`.
+fn plural(count: usize, word: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {word}{ending}")
+}
+
+fn clip_name_ui(app: &mut App, ui: &mut egui::Ui) {
+    let name = match (&app.opening, &app.source) {
+        (Some(_), _) => format!("Opening {}…", app.opening_name),
+        (None, Some(source)) => {
+            let (width, height) = source.clip.size();
+            format!("{}  {width}×{height}", source.clip.source_name)
+        }
+        (None, None) => "No clip. Open one, or drop it here.".to_owned(),
+    };
+    let changed = app.document != app.saved && app.project_path.is_some();
+    let shown = ui.label(if changed { format!("{name} •") } else { name });
+    if let Some(source) = &app.source {
+        let mut text = source.path.display().to_string();
+        if let Some(project) = &app.project_path {
+            text = format!("{text}\nProject {}", project.display());
+        }
+        shown.on_hover_text(text);
+    }
+    if app.opening.is_some() {
+        ui.spinner();
+    }
+}
+
+fn memory_ui(app: &App, ui: &mut egui::Ui) {
+    let Some((used, total)) = app.memory.reading_mib() else {
+        return;
+    };
+    let share = (used / total).clamp(0.0, 1.0) as f32;
+    let text = format!("{:.1} GB", used / 1024.0);
+    let (rect, response) = ui.allocate_exact_size(egui::vec2(72.0, 14.0), egui::Sense::hover());
+    let painter = ui.painter();
+    painter.rect_filled(rect, 3.0, theme::sunken(ui));
+    let mut filled = rect;
+    filled.set_width(rect.width() * share);
+    let colour = if share > 0.85 {
+        theme::warning(ui)
+    } else {
+        theme::accent(ui)
+    };
+    painter.rect_filled(filled, 3.0, colour.gamma_multiply(0.6));
+    painter.text(
+        rect.center(),
+        egui::Align2::CENTER_CENTER,
+        &text,
+        egui::TextStyle::Small.resolve(ui.style()),
+        ui.visuals().strong_text_color(),
+    );
+    let whole = format!(
+        "This program uses {text} of {:.1} GB of memory.",
+        total / 1024.0
+    );
+    response.widget_info(|| {
+        egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, whole.clone())
+    });
+    response.on_hover_text(whole.clone());
+}
+
+fn menu_ui(app: &mut App, ui: &mut egui::Ui, menu: Menu) {
+    ui.set_min_width(240.0);
+    for command in Command::ALL {
+        if command.about().menu == menu {
+            entry_ui(app, ui, command);
+        }
+        if command == Command::Open && menu == Menu::File {
+            recent_ui(app, ui);
+        }
+    }
+    if menu == Menu::View {
+        ui.separator();
+        for pane in Pane::ALL {
+            // While the bar is drawn the layout is in place.
+            let mut shown = layout::is_shown(&app.tree, pane);
+            if ui.checkbox(&mut shown, pane.title()).changed() {
+                if shown {
+                    layout::show(&mut app.tree, pane);
+                } else {
+                    layout::hide(&mut app.tree, pane);
+                }
+            }
+        }
+    }
+    if menu == Menu::Run && !app.queue.unfinished.is_empty() {
+        ui.separator();
+        ui.menu_button("Unfinished runs", |ui| {
+            for run in app.queue.unfinished.clone() {
+                let name = run.file_name().unwrap_or_default().to_string_lossy();
+                if ui.button(name.into_owned()).clicked() {
+                    app.resume(run);
+                }
+            }
+        });
+    }
+}
+
+fn recent_ui(app: &mut App, ui: &mut egui::Ui) {
+    if app.settings.recent.is_empty() {
+        return;
+    }
+    ui.menu_button("Recent", |ui| {
+        for recent in app.settings.recent.clone() {
+            let name = recent.file_name().unwrap_or(recent.as_os_str());
+            let entry = ui.button(name.to_string_lossy().into_owned());
+            if entry.on_hover_text(recent.display().to_string()).clicked() {
+                app.open_path(&recent);
+            }
+        }
+    });
+}
+
+fn entry_ui(app: &mut App, ui: &mut egui::Ui, command: Command) {
+    let about = command.about();
+    let button = egui::Button::new(about.label).shortcut_text(command.shortcut_text(ui.ctx()));
+    let response = ui.add_enabled(app.can(command), button);
+    if response.on_hover_text(about.tooltip).clicked() {
+        app.obey(command);
+        ui.close();
+    }
+}
+
+impl App {
+    /// Whether a command would do something now.
+    pub(in crate::gui) fn can(&self, command: Command) -> bool {
+        let training = self
+            .queue
+            .current()
+            .is_some_and(crate::gui::run::Run::is_going);
+        match command {
+            Command::Undo => self.history.can_undo(),
+            Command::Redo => self.history.can_redo(),
+            Command::Export => self.queue.sample(self.compare.chosen).is_some(),
+            Command::Train => self.cut.is_some(),
+            Command::Pause | Command::Stop | Command::SampleNow | Command::CheckpointNow => {
+                training
+            }
+            _ => true,
+        }
+    }
+}

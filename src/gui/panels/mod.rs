@@ -1,0 +1,97 @@
+//! The panes. Each one is a function that draws the window's state and asks for commands.
+
+pub mod bar;
+pub mod drop;
+mod icon;
+pub mod picture;
+mod plots;
+pub mod run;
+pub mod timeline;
+pub mod transfer;
+
+use eframe::egui;
+use egui_tiles::{Behavior, SimplificationOptions, TabState, TileId, Tiles, UiResponse};
+
+use super::app::App;
+use super::layout::Pane;
+use super::theme;
+
+/// Draws the panes of the layout.
+pub struct Panes<'a> {
+    /// The window they belong to.
+    pub app: &'a mut App,
+    /// The timeline's tile: it needs no name and every point of height.
+    pub timeline: Option<TileId>,
+}
+
+impl Panes<'_> {
+    fn pane_content_ui(&mut self, ui: &mut egui::Ui, pane: Pane) {
+        let view = self.app.view();
+        match pane {
+            Pane::Reference => picture::reference_ui(self.app, ui),
+            Pane::Result => picture::result_ui(self.app, ui),
+            Pane::Spectrum => self.app.instruments.spectrum_ui(ui, &view),
+            Pane::Motion => self.app.instruments.motion_ui(ui, &view),
+            Pane::Bands => self.app.instruments.bands_ui(ui, &view),
+            Pane::Transfer => transfer::transfer_ui(self.app, ui),
+            Pane::Timeline => timeline::timeline_ui(self.app, ui),
+            Pane::Run => run::run_ui(self.app, ui),
+            Pane::Log => self.app.notices.log_ui(ui),
+        }
+    }
+}
+
+impl Behavior<Pane> for Panes<'_> {
+    fn pane_ui(&mut self, ui: &mut egui::Ui, _tile: TileId, pane: &mut Pane) -> UiResponse {
+        theme::pane(ui.visuals()).show(ui, |ui| {
+            ui.set_min_size(ui.available_size());
+            self.pane_content_ui(ui, *pane);
+        });
+        UiResponse::None
+    }
+
+    fn tab_title_for_pane(&mut self, pane: &Pane) -> egui::WidgetText {
+        pane.title().into()
+    }
+
+    fn simplification_options(&self) -> SimplificationOptions {
+        SimplificationOptions {
+            all_panes_must_have_tabs: true,
+            ..SimplificationOptions::default()
+        }
+    }
+
+    fn is_tab_closable(&self, _tiles: &Tiles<Pane>, _tile: TileId) -> bool {
+        false
+    }
+
+    fn tab_bar_height(&self, _style: &egui::Style) -> f32 {
+        theme::HIT_SIZE
+    }
+
+    fn gap_width(&self, _style: &egui::Style) -> f32 {
+        theme::GRID
+    }
+
+    fn tab_bar_color(&self, visuals: &egui::Visuals) -> egui::Color32 {
+        theme::ground(visuals)
+    }
+
+    fn tab_outline_stroke(
+        &self,
+        _visuals: &egui::Visuals,
+        _tiles: &Tiles<Pane>,
+        _tile: TileId,
+        _state: &TabState,
+    ) -> egui::Stroke {
+        egui::Stroke::NONE
+    }
+
+    fn tab_bar_hline_stroke(&self, _visuals: &egui::Visuals) -> egui::Stroke {
+        egui::Stroke::NONE
+    }
+
+    fn is_tab_bar_visible(&self, _tile: TileId, tabs: &egui_tiles::Tabs) -> bool {
+        tabs.children.len() > 1 || tabs.children.first().copied() != self.timeline
+    }
+}

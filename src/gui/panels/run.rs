@@ -1,0 +1,343 @@
+//! The run: how far it is, what it painted on the way, what its numbers say.
+
+use eframe::egui::{self, Rect, Sense, pos2, vec2};
+
+use super::plots;
+use crate::gui::app::App;
+use crate::gui::command::Command;
+use crate::gui::player::length;
+use crate::gui::run::{Run, Sample};
+use crate::gui::theme;
+
+/// Which numbers are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plot {
+    /// The terms of the loss.
+    #[default]
+    Losses,
+    /// The wavelet bands as curves.
+    Bands,
+    /// Step by band as a map.
+    Map,
+    /// The norm of all gradients.
+    Gradients,
+}
+
+impl Plot {
+    const ALL: [Self; 4] = [Self::Losses, Self::Bands, Self::Map, Self::Gradients];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Losses => "Losses",
+            Self::Bands => "By band",
+            Self::Map => "Map",
+            Self::Gradients => "Gradients",
+        }
+    }
+
+    fn tooltip(self) -> &'static str {
+        match self {
+            Self::Losses => {
+                "What is minimised (total), and its parts: base, global (wavelets), amplitude and phase (Fourier). Each is drawn as it is, before λ."
+            }
+            Self::Bands => "The global term by wavelet band.",
+            Self::Map => {
+                "The global term, step by band: where in time the motion does not fit yet."
+            }
+            Self::Gradients => {
+                "Norm of all gradients before clipping. Zero means that nothing is learnt."
+            }
+        }
+    }
+}
+
+/// State of the pane.
+#[derive(Default)]
+pub struct RunView {
+    plot: Plot,
+    map: Option<(usize, egui::TextureHandle)>,
+}
+
+/// Draws the pane.
+pub fn run_ui(app: &mut App, ui: &mut egui::Ui) {
+    export_ui(app, ui);
+    if app.queue.current().is_none() {
+        ui.centered_and_justified(|ui| {
+            let text = if app.queue.is_going() {
+                "Starting…"
+            } else {
+                "Press Train: the steps, the samples and the losses of the run appear here."
+            };
+            ui.label(egui::RichText::new(text).color(theme::weak(ui)));
+        });
+        return;
+    }
+    let room = ui.available_size();
+    ui.horizontal_top(|ui| {
+        ui.allocate_ui(vec2(210.0, room.y), |ui| {
+            ui.set_min_size(vec2(210.0, room.y));
+            ui.vertical(|ui| status_ui(app, ui));
+        });
+        let rest = ui.available_width();
+        let samples = (rest * 0.5 - 8.0).max(120.0);
+        ui.allocate_ui(vec2(samples, room.y), |ui| {
+            ui.set_min_size(vec2(samples, room.y));
+            samples_ui(app, ui);
+        });
+        ui.allocate_ui(vec2(ui.available_width(), room.y), |ui| {
+            ui.vertical(|ui| plot_ui(app, ui));
+        });
+    });
+}
+
+fn export_ui(app: &mut App, ui: &mut egui::Ui) {
+    let Some(export) = &app.export else { return };
+    ui.horizontal(|ui| {
+        let name = export
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        ui.label(format!("Exporting {name}"));
+        let share = export.done as f32 / export.total.max(1) as f32;
+        ui.add(egui::ProgressBar::new(share).desired_width(160.0));
+        if ui.button("Cancel export").clicked() {
+            export.cancel();
+        }
+    });
+}
+
+fn status_ui(app: &mut App, ui: &mut egui::Ui) {
+    let Some(run) = app.queue.current() else {
+        return;
+    };
+    ui.add(egui::Label::new(egui::RichText::new(&run.title).strong()).truncate())
+        .on_hover_text(&run.title);
+    let share = if run.outcome.is_some() {
+        1.0
+    } else {
+        run.done as f32 / run.total.max(1) as f32
+    };
+    let bar = egui::ProgressBar::new(share)
+        .desired_height(8.0)
+        .fill(theme::accent(ui));
+    let bar = ui.add(bar);
+    let status = run.status();
+    bar.widget_info(|| {
+        egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, status.clone())
+    });
+    ui.add(egui::Label::new(&status).wrap());
+    ui.label(
+        egui::RichText::new(pace_text(run))
+            .small()
+            .color(theme::weak(ui)),
+    );
+    let going = run.is_going();
+    let waiting = app.queue.waiting.len();
+    ui.horizontal(|ui| {
+        if !going {
+            return;
+        }
+        for (command, label) in [
+            (Command::SampleNow, "Sample now"),
+            (Command::CheckpointNow, "Checkpoint"),
+        ] {
+            let hover = command.hover_text(ui.ctx());
+            if ui.button(label).on_hover_text(hover).clicked() {
+                app.obey(command);
+            }
+        }
+    });
+    if waiting > 0 {
+        ui.horizontal(|ui| {
+            let titles: Vec<&str> = app
+                .queue
+                .waiting
+                .iter()
+                .map(|waiting| waiting.title.as_str())
+                .collect();
+            ui.weak(format!("{waiting} in the queue"))
+                .on_hover_text(titles.join("\n"));
+            if ui.small_button("Clear queue").clicked() {
+                app.queue.waiting.clear();
+            }
+        });
+    }
+}
+
+fn pace_text(run: &Run) -> String {
+    let mut parts = Vec::new();
+    if let Some(secs) = run.step_secs().filter(|secs| *secs > 0.0) {
+        parts.push(if secs < 1.0 {
+            format!("{:.1} steps/s", 1.0 / secs)
+        } else {
+            format!("{secs:.1} s a step")
+        });
+    }
+    if let Some(eta) = run.eta_secs() {
+        parts.push(format!("{} of training left", length(eta)));
+    }
+    parts.join(", ")
+}
+
+/// The samples on the step axis, playing.
+fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
+    let run_index = app.queue.runs.len().saturating_sub(1);
+    let Some(run) = app.queue.current() else {
+        return;
+    };
+    let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
+    let axis_height = 18.0;
+    let steps = run.steps.max(run.step()).max(1);
+    let line = area.max.y - axis_height;
+    let painter = ui.painter_at(area.expand(4.0));
+    let weak = theme::weak(ui);
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    painter.hline(
+        area.x_range(),
+        line,
+        egui::Stroke::new(2.0, theme::line(ui)),
+    );
+    let x = |step: u32| area.min.x + area.width() * step as f32 / steps as f32;
+    painter.hline(
+        area.min.x..=x(run.step()),
+        line,
+        egui::Stroke::new(2.0, theme::accent(ui)),
+    );
+    for (step, align) in [
+        (0, egui::Align2::LEFT_TOP),
+        (steps, egui::Align2::RIGHT_TOP),
+    ] {
+        let text = if step == 0 {
+            "step 0".to_owned()
+        } else {
+            step.to_string()
+        };
+        painter.text(pos2(x(step), line + 3.0), align, text, font.clone(), weak);
+    }
+    for mark in &run.marks {
+        let at = pos2(x(mark.step), line);
+        painter.circle_filled(at, 3.0, theme::warning(ui));
+        let grab = Rect::from_center_size(at, vec2(10.0, 14.0));
+        let id = ui.scope_id().with(("mark", mark.step, &mark.text));
+        ui.interact(grab, id, Sense::hover()).on_hover_text(format!(
+            "From step {}: {}",
+            mark.step + 1,
+            mark.text
+        ));
+    }
+    if run.samples.is_empty() {
+        painter.text(
+            pos2(area.center().x, area.min.y + (line - area.min.y) / 2.0),
+            egui::Align2::CENTER_CENTER,
+            "Samples appear here while it trains.",
+            font,
+            weak,
+        );
+        return;
+    }
+    let frame = app.cut_frame();
+    let chosen = app
+        .compare
+        .chosen
+        .unwrap_or((run_index, run.samples.len() - 1));
+    let height = (line - area.min.y - 8.0).max(16.0);
+    let mut clicked = None;
+    let mut free_from = area.min.x;
+    // Newest last: where they would overlap, each one moves right of the one before.
+    let widths: Vec<f32> = run
+        .samples
+        .iter()
+        .map(|sample| (height * sample.aspect()).min(area.width() * 0.3))
+        .collect();
+    let all: f32 = widths.iter().map(|width| width + 4.0).sum();
+    let shrink = (area.width() / all.max(1.0)).min(1.0);
+    for (index, sample) in run.samples.iter().enumerate() {
+        let width = (widths[index] * shrink).max(8.0);
+        let later: f32 = widths[index..]
+            .iter()
+            .map(|width| (width + 4.0) * shrink)
+            .sum();
+        let wanted = x(sample.step) - width / 2.0;
+        let left = wanted.min(area.max.x - later).max(free_from);
+        free_from = left + width + 4.0 * shrink;
+        let rect = Rect::from_min_size(pos2(left, area.min.y), vec2(width, height));
+        let response = sample_ui(
+            ui,
+            sample,
+            rect,
+            (index, frame),
+            chosen == (run_index, index),
+        );
+        painter.line_segment(
+            [
+                pos2(rect.center().x, rect.max.y),
+                pos2(x(sample.step), line),
+            ],
+            egui::Stroke::new(1.0, theme::line(ui)),
+        );
+        if response.clicked() {
+            clicked = Some(index);
+        }
+    }
+    if let Some(index) = clicked {
+        app.compare.choose(Some((run_index, index)));
+        app.show_sample();
+    }
+}
+
+fn sample_ui(
+    ui: &egui::Ui,
+    sample: &Sample,
+    rect: Rect,
+    (index, frame): (usize, usize),
+    chosen: bool,
+) -> egui::Response {
+    let id = ui.scope_id().with(("sample", index));
+    let response = ui.interact(rect, id, Sense::click());
+    let name = if sample.is_result {
+        format!("Result: {}", sample.prompt)
+    } else {
+        format!("Sample of step {}: {}", sample.step, sample.prompt)
+    };
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &name));
+    let painter = ui.painter();
+    painter.rect_filled(rect, 2.0, theme::sunken(ui));
+    if let Some(texture) = &sample.texture {
+        let count = sample.frames.len().max(1) as f32;
+        let at = (frame.min(sample.frames.len().saturating_sub(1))) as f32;
+        let uv = Rect::from_min_max(pos2(at / count, 0.0), pos2((at + 1.0) / count, 1.0));
+        painter.image(texture.id(), rect, uv, theme::untinted());
+    }
+    let stroke = if chosen {
+        egui::Stroke::new(2.0, theme::accent(ui))
+    } else if response.hovered() || response.has_focus() {
+        egui::Stroke::new(1.0, ui.visuals().strong_text_color())
+    } else {
+        egui::Stroke::new(1.0, theme::line(ui))
+    };
+    painter.rect_stroke(rect, 2.0, stroke, egui::StrokeKind::Outside);
+    response.on_hover_text(name)
+}
+
+fn plot_ui(app: &mut App, ui: &mut egui::Ui) {
+    let Some(run) = app.queue.runs.last() else {
+        return;
+    };
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 2.0;
+        for plot in Plot::ALL {
+            let chosen = app.run_view.plot == plot;
+            let button = egui::Button::new(plot.label()).small().selected(chosen);
+            if ui.add(button).on_hover_text(plot.tooltip()).clicked() {
+                app.run_view.plot = plot;
+            }
+        }
+    });
+    match app.run_view.plot {
+        Plot::Losses => plots::losses_ui(run, ui),
+        Plot::Bands => plots::bands_ui(run, ui),
+        Plot::Gradients => plots::gradients_ui(run, ui),
+        Plot::Map => plots::map_ui(run, &mut app.run_view.map, ui),
+    }
+}

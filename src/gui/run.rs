@@ -1,0 +1,429 @@
+//! A run as the window sees it: what its events said, its samples, its pace.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use eframe::egui::{self, ColorImage, TextureHandle};
+
+use super::media::image_of;
+use super::task::Task;
+use crate::job::{Command, Event, JobHandle, Outcome, Setting, Stage};
+use crate::project::LiveSettings;
+use crate::report::Report;
+use crate::train::StepStats;
+use crate::video::Frame;
+use crate::video::resample::{Filter, Region, resize};
+
+/// Events read in one frame of the window; the others wait for the next one.
+const EVENTS_A_FRAME: usize = 200;
+/// Height of a sample's small pictures, in pixels.
+const THUMB_HEIGHT: u32 = 96;
+/// Seconds between two changes of the same setting that are sent while a slider is dragged.
+const LIVE_SECS: f64 = 0.15;
+
+/// A film that the model painted.
+pub struct Sample {
+    /// Training steps done.
+    pub step: u32,
+    /// Its words.
+    pub prompt: String,
+    /// Its pictures.
+    pub frames: Arc<[Frame]>,
+    /// Frames per second.
+    pub fps: f64,
+    /// Whether it is what the run was for, not a look in between.
+    pub is_result: bool,
+    strip: Option<Task<ColorImage>>,
+    /// All pictures side by side, small.
+    pub texture: Option<TextureHandle>,
+}
+
+impl Sample {
+    fn new(ctx: &egui::Context, preview: crate::job::Preview, is_result: bool) -> Self {
+        let frames: Arc<[Frame]> = preview.frames.into();
+        let pictures = Arc::clone(&frames);
+        let strip = Task::start("sample strip", ctx, move |_| strip_of(&pictures)).ok();
+        Self {
+            step: preview.step,
+            prompt: preview.prompt,
+            frames,
+            fps: preview.fps,
+            is_result,
+            strip,
+            texture: None,
+        }
+    }
+
+    /// Uploads the strip once it is made.
+    fn poll(&mut self, ctx: &egui::Context) {
+        if let Some(image) = self.strip.as_ref().and_then(Task::take) {
+            self.texture =
+                Some(ctx.load_texture("sample strip", image, egui::TextureOptions::LINEAR));
+            self.strip = None;
+        }
+    }
+
+    /// Width to height of its pictures.
+    #[must_use]
+    pub fn aspect(&self) -> f32 {
+        self.frames
+            .first()
+            .map_or(1.0, |frame| frame.width as f32 / frame.height.max(1) as f32)
+    }
+}
+
+/// All frames side by side.
+fn strip_of(frames: &[Frame]) -> ColorImage {
+    let small: Vec<Frame> = frames
+        .iter()
+        .map(|frame| {
+            if frame.height <= THUMB_HEIGHT {
+                return frame.clone();
+            }
+            let width = (frame.width * THUMB_HEIGHT / frame.height).max(1);
+            resize(
+                frame,
+                Region::of(frame),
+                width,
+                THUMB_HEIGHT,
+                Filter::Triangle,
+            )
+        })
+        .collect();
+    let height = small.first().map_or(1, |frame| frame.height);
+    let width: u32 = small.iter().map(|frame| frame.width).sum();
+    let mut sheet = Frame::filled(width.max(1), height.max(1), [0; 3]);
+    let mut left = 0;
+    for frame in &small {
+        crate::motion::picture::on_canvas(&mut sheet, frame, left, 0);
+        left += frame.width as usize;
+    }
+    image_of(&sheet)
+}
+
+/// A setting that changed on the way, for the plots.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Holds from the step after this one.
+    pub step: u32,
+    /// What.
+    pub text: String,
+}
+
+/// What a run tells the window beside its own state.
+pub enum Said {
+    /// For the log.
+    Note(String),
+    /// For the list of problems.
+    Problem(Report),
+    /// A new sample is there.
+    Sampled,
+    /// The run's folder is known.
+    Folder(PathBuf),
+    /// It is over.
+    Over,
+}
+
+/// How long a step takes, without the pauses for samples and checkpoints.
+#[derive(Clone, Debug, Default)]
+struct Pace {
+    last_at: Option<f64>,
+    step_secs: Option<f64>,
+}
+
+impl Pace {
+    fn step(&mut self, now_secs: f64, steps: u32) {
+        if let Some(last) = self.last_at.filter(|_| steps > 0) {
+            let took = (now_secs - last) / f64::from(steps);
+            self.step_secs = Some(self.step_secs.map_or(took, |old| 0.8 * old + 0.2 * took));
+        }
+        self.last_at = Some(now_secs);
+    }
+}
+
+/// One run, going on or over.
+pub struct Run {
+    /// What it is called.
+    pub title: String,
+    handle: Option<JobHandle>,
+    /// Its folder, once known.
+    pub folder: Option<PathBuf>,
+    /// What it does now.
+    pub stage: Option<Stage>,
+    /// Steps of the stage done.
+    pub done: u32,
+    /// Steps of the stage in all.
+    pub total: u32,
+    /// Training steps in all.
+    pub steps: u32,
+    /// Whether it holds.
+    pub paused: bool,
+    /// Every step heard of.
+    pub stats: Vec<StepStats>,
+    /// Settings that changed on the way.
+    pub marks: Vec<Mark>,
+    /// What it painted.
+    pub samples: Vec<Sample>,
+    /// Where the film of the result is.
+    pub film: Option<PathBuf>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Whether a stop was asked for.
+    pub stopping: bool,
+    /// The settings the job has.
+    live: Option<LiveSettings>,
+    live_sent_at: f64,
+    pace: Pace,
+    started_at: f64,
+    /// Seconds it took, once over.
+    pub took_secs: f64,
+}
+
+impl Run {
+    /// A run that was just started.
+    #[must_use]
+    pub fn new(title: String, handle: JobHandle, now_secs: f64) -> Self {
+        Self {
+            title,
+            handle: Some(handle),
+            folder: None,
+            stage: None,
+            done: 0,
+            total: 0,
+            steps: 0,
+            paused: false,
+            stats: Vec::new(),
+            marks: Vec::new(),
+            samples: Vec::new(),
+            film: None,
+            outcome: None,
+            stopping: false,
+            live: None,
+            live_sent_at: 0.0,
+            pace: Pace::default(),
+            started_at: now_secs,
+            took_secs: 0.0,
+        }
+    }
+
+    /// Whether it goes on.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    /// Seconds a training step takes here, once two were seen.
+    #[must_use]
+    pub fn step_secs(&self) -> Option<f64> {
+        self.pace.step_secs
+    }
+
+    /// Training steps done.
+    #[must_use]
+    pub fn step(&self) -> u32 {
+        self.stats.last().map_or(0, |stats| stats.step)
+    }
+
+    /// Sends a command; a job that is over takes none.
+    pub fn send(&mut self, command: Command) -> bool {
+        if command == Command::Stop {
+            self.stopping = true;
+        }
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| handle.send(command).is_ok())
+    }
+
+    /// Sends what the panel has changed. While a slider is dragged, a few times a second.
+    pub fn sync_live(&mut self, wanted: &LiveSettings, now_secs: f64) {
+        let Some(live) = self.live.filter(|_| self.is_going()) else {
+            return;
+        };
+        if live == *wanted || now_secs - self.live_sent_at < LIVE_SECS {
+            return;
+        }
+        let settings = [
+            (Setting::LambdaG, live.lambda_g, wanted.lambda_g),
+            (Setting::LambdaL, live.lambda_l, wanted.lambda_l),
+            (Setting::Delta, live.delta, wanted.delta),
+            (
+                Setting::LearningRate,
+                live.learning_rate,
+                wanted.learning_rate,
+            ),
+            (
+                Setting::PreviewEvery,
+                f64::from(live.preview_every),
+                f64::from(wanted.preview_every),
+            ),
+        ];
+        let sent = settings
+            .into_iter()
+            .filter(|(_, old, new)| old != new)
+            .all(|(setting, _, value)| self.send(Command::Set { setting, value }));
+        if sent {
+            self.live = Some(*wanted);
+            self.live_sent_at = now_secs;
+        }
+    }
+
+    /// Reads what the job told since the last time.
+    pub fn poll(&mut self, ctx: &egui::Context, now_secs: f64) -> Vec<Said> {
+        for sample in &mut self.samples {
+            sample.poll(ctx);
+        }
+        let mut said = Vec::new();
+        for _ in 0..EVENTS_A_FRAME {
+            let Some(event) = self
+                .handle
+                .as_ref()
+                .and_then(|handle| handle.events().try_recv().ok())
+            else {
+                return said;
+            };
+            self.hear(ctx, event, now_secs, &mut said);
+        }
+        ctx.request_repaint();
+        said
+    }
+
+    fn hear(&mut self, ctx: &egui::Context, event: Event, now_secs: f64, said: &mut Vec<Said>) {
+        match event {
+            Event::Started { config } => {
+                self.steps = config.steps;
+                self.live = Some(config.live());
+            }
+            Event::RunFolder { path } => {
+                said.push(Said::Note(format!(
+                    "The run is kept in {}.",
+                    path.display()
+                )));
+                said.push(Said::Folder(path.clone()));
+                self.folder = Some(path);
+            }
+            Event::Stage { stage, total } => {
+                self.stage = Some(stage);
+                self.total = total.unwrap_or(0);
+                self.done = if stage == Stage::Training {
+                    self.step()
+                } else {
+                    0
+                };
+                self.pace.last_at = None;
+            }
+            Event::Progress { done, total, .. } => (self.done, self.total) = (done, total),
+            Event::Step(stats) => {
+                self.pace
+                    .step(now_secs, stats.step.saturating_sub(self.step()));
+                (self.done, self.total, self.steps) = (stats.step, stats.steps, stats.steps);
+                self.stats.push(stats);
+            }
+            Event::Note { text } => said.push(Said::Note(text)),
+            Event::Paused { step } => {
+                self.paused = true;
+                said.push(Said::Note(format!("Paused after step {step}.")));
+            }
+            Event::Resumed { step } => {
+                self.paused = false;
+                self.pace.last_at = None;
+                said.push(Said::Note(format!("Goes on after step {step}.")));
+            }
+            Event::Changed {
+                step,
+                setting,
+                value,
+            } => {
+                let text = format!("{setting} {value}");
+                said.push(Said::Note(format!("From step {}: {text}.", step + 1)));
+                self.marks.push(Mark { step, text });
+            }
+            Event::PreviewReady { .. } => self.take_sample(ctx, false, said),
+            Event::CheckpointSaved { step, path } => said.push(Said::Note(format!(
+                "Checkpoint of step {step}: {}.",
+                path.display()
+            ))),
+            Event::WeightsSaved { path } => said.push(Said::Note(format!(
+                "Fine-tuned weights: {}.",
+                path.display()
+            ))),
+            Event::Exported { path, .. } => {
+                said.push(Said::Note(format!("The film is {}.", path.display())));
+                self.film = Some(path);
+                self.take_sample(ctx, true, said);
+            }
+            Event::Warning(report) => said.push(Said::Problem(report)),
+            Event::Finished(outcome) => {
+                if let Outcome::Failed(report) = &outcome {
+                    said.push(Said::Problem(report.clone()));
+                }
+                self.outcome = Some(outcome);
+                self.paused = false;
+                self.took_secs = now_secs - self.started_at;
+                self.handle = None;
+                said.push(Said::Over);
+            }
+        }
+    }
+
+    fn take_sample(&mut self, ctx: &egui::Context, is_result: bool, said: &mut Vec<Said>) {
+        let preview = self.handle.as_ref().and_then(JobHandle::preview);
+        match preview {
+            Some(preview) => {
+                self.samples.push(Sample::new(ctx, preview, is_result));
+                said.push(Said::Sampled);
+            }
+            // The slot keeps only the newest: an earlier event took the result already.
+            None => {
+                if let Some(last) = self.samples.last_mut() {
+                    last.is_result |= is_result;
+                }
+            }
+        }
+    }
+
+    /// Seconds to go in this stage, where that can be said.
+    #[must_use]
+    pub fn eta_secs(&self) -> Option<f64> {
+        if self.stage != Some(Stage::Training) || self.paused {
+            return None;
+        }
+        let left = f64::from(self.steps.saturating_sub(self.step()));
+        self.pace.step_secs.map(|secs| secs * left)
+    }
+
+    /// What it does, in words.
+    #[must_use]
+    pub fn status(&self) -> String {
+        match &self.outcome {
+            Some(Outcome::Completed) => {
+                format!("Done in {}", super::player::length(self.took_secs))
+            }
+            Some(Outcome::Cancelled { .. }) => format!("Stopped after step {}", self.step()),
+            Some(Outcome::Failed(report)) => report.headline.clone(),
+            None if self.stopping => "Stopping…".to_owned(),
+            None if self.paused => format!("Paused after step {}", self.step()),
+            None => match self.stage {
+                Some(Stage::Training) => format!("Step {} of {}", self.step(), self.steps),
+                Some(stage) if self.total > 0 => {
+                    format!("{} {} of {}", stage_name(stage), self.done, self.total)
+                }
+                Some(stage) => stage_name(stage).to_owned(),
+                None => "Starting".to_owned(),
+            },
+        }
+    }
+}
+
+/// A stage in words.
+#[must_use]
+pub fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Loading => "Reading clip and model",
+        Stage::Encoding => "Encoding the clip",
+        Stage::Training => "Training",
+        Stage::Inverting => "Inverting the clip",
+        Stage::Sampling => "Sampling",
+        Stage::Decoding => "Decoding the sample",
+        Stage::Exporting => "Writing the film",
+    }
+}

@@ -1,0 +1,73 @@
+//! Work off the interface's thread: one named thread a task, whose result is taken when it is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam::channel::{Receiver, bounded};
+use eframe::egui;
+
+/// Work under way. Dropping it asks the work to stop, and its result is never seen.
+#[derive(Debug)]
+pub struct Task<T> {
+    result: Receiver<T>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    /// Starts work on a thread of its own; the window is woken when it is done. The work is handed a flag that tells it
+    /// to stop.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start(
+        name: &str,
+        ctx: &egui::Context,
+        work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, result) = bounded(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let ctx = ctx.clone();
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                lower_priority();
+                let done = work(&flag);
+                // Nobody waits for it any more when the task was replaced.
+                sender.send(done).ok();
+                ctx.request_repaint();
+            })?;
+        Ok(Self { result, stop })
+    }
+
+    /// The result, once.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
+        self.result.try_recv().ok()
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets the thread that calls this, and the threads it makes, give way to the one that draws.
+#[cfg(target_os = "linux")]
+#[expect(
+    unsafe_code,
+    reason = "the standard library has no way to set a thread's priority"
+)]
+pub fn lower_priority() {
+    const NICER: libc::c_int = 10;
+    // SAFETY: takes plain numbers; `0` is the calling thread. A refusal changes nothing, and nothing depends on it.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICER);
+    }
+}
+
+/// Elsewhere the system's scheduler is trusted to keep the window in front.
+#[cfg(not(target_os = "linux"))]
+pub fn lower_priority() {}

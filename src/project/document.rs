@@ -1,0 +1,127 @@
+//! The project file of the window: what was opened, said and set, and the runs that came of it. `S` is the settings struct.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::atomic::write_atomic;
+use super::error::ProjectError;
+
+/// Layout version of a project file.
+const FORMAT: u32 = 1;
+/// A project file is a page of text; more is something else.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// What a project file says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Project<S> {
+    /// The clip; none is the one that comes with the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<PathBuf>,
+    /// Model folder; none is the built-in model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// What the clip shows, in words.
+    pub subject: String,
+    /// What the result shall show.
+    pub prompt: String,
+    /// Run folders, oldest first.
+    #[serde(default)]
+    pub runs: Vec<PathBuf>,
+    /// Settings of the transfer.
+    pub settings: S,
+}
+
+#[derive(Serialize)]
+struct Written<'a, S> {
+    format: u32,
+    project: &'a Project<S>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+#[derive(Deserialize)]
+struct Read<S> {
+    project: Project<S>,
+}
+
+impl<S: Serialize + DeserializeOwned> Project<S> {
+    /// Writes the file under a temporary name and renames it.
+    ///
+    /// # Errors
+    /// [`ProjectError::Io`]; [`ProjectError::Damaged`] for a path that cannot be written as text.
+    pub fn write(&self, path: &Path) -> Result<(), ProjectError> {
+        let written = Written {
+            format: FORMAT,
+            project: self,
+        };
+        let text =
+            toml::to_string_pretty(&written).map_err(|error| ProjectError::damaged(path, error))?;
+        write_atomic(path, text.as_bytes())
+    }
+
+    /// Reads a project file.
+    ///
+    /// # Errors
+    /// [`ProjectError::Io`], [`ProjectError::Damaged`], [`ProjectError::TooNew`].
+    pub fn read(path: &Path) -> Result<Self, ProjectError> {
+        let size = fs::metadata(path)
+            .map_err(ProjectError::io("read", path))?
+            .len();
+        if size > MAX_BYTES {
+            return Err(ProjectError::damaged(path, "it is far too large"));
+        }
+        let text = fs::read_to_string(path).map_err(ProjectError::io("read", path))?;
+        let header: Header =
+            toml::from_str(&text).map_err(|error| ProjectError::damaged(path, error))?;
+        if header.format > FORMAT {
+            return Err(ProjectError::TooNew {
+                path: path.to_owned(),
+                found: header.format,
+                known: FORMAT,
+            });
+        }
+        let read: Read<S> =
+            toml::from_str(&text).map_err(|error| ProjectError::damaged(path, error))?;
+        Ok(read.project)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_comes_back_as_it_was_written() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("dance.toml");
+        let project = Project {
+            clip: Some("/films/dance.mp4".into()),
+            model: None,
+            subject: "a dancer".to_owned(),
+            prompt: "a \"bear\"".to_owned(),
+            runs: vec!["/runs/dance".into()],
+            settings: 7_u32,
+        };
+        project.write(&path).unwrap();
+        assert_eq!(Project::<u32>::read(&path).unwrap(), project);
+    }
+
+    #[test]
+    fn what_is_no_project_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("p.toml");
+        fs::write(&path, "format = 99\n").unwrap();
+        let newer = Project::<u32>::read(&path);
+        assert!(matches!(newer, Err(ProjectError::TooNew { .. })));
+        fs::write(&path, "hello").unwrap();
+        let broken = Project::<u32>::read(&path);
+        assert!(matches!(broken, Err(ProjectError::Damaged { .. })));
+    }
+}
