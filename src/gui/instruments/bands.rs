@@ -118,7 +118,7 @@ fn row_height(height: f32, count: usize) -> f32 {
 
 /// Room for the rows and for the map: beside the rows where the pane is wide, below them where it is not.
 fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
-    if body.width() >= 480.0 && body.width() > 1.5 * body.height() {
+    if body.width() >= 420.0 && body.width() > 1.5 * body.height() {
         let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
         return (
             Rect::from_min_max(body.min, pos2(edge - 12.0, body.bottom())),
@@ -333,7 +333,7 @@ impl BandsPane {
         };
         if let Some(texture) = self
             .map
-            .draw(ui.ctx(), easel, key, Values::Plane(rms, None), &look)
+            .draw(ui.ctx(), easel, key, Values::Plane(rms), &look)
         {
             image(ui, texture, place, 1.0);
         }

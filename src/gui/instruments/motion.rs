@@ -175,8 +175,7 @@ impl MotionPane {
             let mut paint = Paint::new(motion.h, motion.w, low, high);
             paint.fade = fade;
             let key = egui::util::hash((motion.serial, low.to_bits(), high.to_bits(), self.over));
-            let buffer = motion.gpu.as_ref().map(|parts| &parts.plane);
-            let values = Values::Plane(&motion.residual, buffer);
+            let values = Values::Plane(&motion.residual);
             let look = Look {
                 map,
                 paint,
@@ -205,7 +204,7 @@ impl MotionPane {
             let mut paint = Paint::new(flow.flow.height, flow.flow.width, 0.0, high);
             paint.fade = fade;
             let key = egui::util::hash((flow.serial, high.to_bits(), self.over, self.mode));
-            let values = Values::Plane(&flow.speed, None);
+            let values = Values::Plane(&flow.speed);
             let look = Look {
                 map: Map::Magnitude,
                 paint,
