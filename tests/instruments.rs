@@ -37,13 +37,13 @@ fn clip(count: usize) -> Arc<[Frame]> {
 fn panes<'a>() -> Harness<'a, Instruments> {
     let draw = |ui: &mut egui::Ui, instruments: &mut Instruments| {
         ui.allocate_ui(egui::vec2(400.0, 300.0), |ui| {
-            instruments.motion_ui(ui, &VIEW)
+            instruments.motion_ui(ui, &VIEW);
         });
         ui.allocate_ui(egui::vec2(400.0, 300.0), |ui| {
-            instruments.spectrum_ui(ui, &VIEW)
+            instruments.spectrum_ui(ui, &VIEW);
         });
         ui.allocate_ui(egui::vec2(400.0, 300.0), |ui| {
-            instruments.bands_ui(ui, &VIEW)
+            instruments.bands_ui(ui, &VIEW);
         });
     };
     Harness::builder()

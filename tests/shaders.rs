@@ -352,13 +352,13 @@ fn the_spectrum_is_the_twins() {
                 on_edge[rings.floor() as usize + 1] += 1;
             }
         }
-        for ring in 0..profile.bins.len() {
+        for (ring, &may_move) in on_edge.iter().enumerate().take(profile.bins.len()) {
             let moved = profile.bins[ring].abs_diff(twin_profile.bins[ring]);
             assert!(
-                moved <= on_edge[ring],
+                moved <= may_move,
                 "{h}x{w}, ring {ring}: {moved} bins too many or few"
             );
-            if on_edge[ring] == 0 {
+            if may_move == 0 {
                 // A mean of up to a few thousand positive numbers in f32, row by row.
                 let (a, b) = (profile.mean[ring], twin_profile.mean[ring]);
                 assert!(
@@ -623,7 +623,7 @@ fn any_length_splits_into_small_radices() {
     for n in 1..=1024 {
         let radices = viz::radices(n);
         assert_eq!(radices.iter().product::<usize>(), n);
-        let is_prime = |r: usize| (2..r).all(|d| r % d != 0);
+        let is_prime = |r: usize| (2..r).all(|d| !r.is_multiple_of(d));
         assert!(
             radices.iter().all(|&r| r <= 16 || is_prime(r)),
             "{n}: {radices:?}"
