@@ -3,18 +3,18 @@
 //! A **clip** is decoded ([`video`]), cut to what a **model** accepts, and turned into **motion vectors**
 //! ([`motion`]) and their **spectra** ([`spectral`]); a **method** ([`methods`]) decides which weights of the
 //! model learn, and a **trainer** step ([`train`]) lowers `host loss + λg · global + λl · local`; a **job**
-//! ([`job`]) runs the steps on its own thread and tells **events**; the command line ([`cli`]) reads the events;
+//! ([`job`]) runs the steps on its own thread and tells **events**; the window (`gui`) and the command line ([`cli`]) read the events;
 //! a **pipeline** ([`pipelines`]) samples; the result is exported ([`video`]).
 //!
 //! ```text
 //! file ─ video ─▶ Clip ─ motion ─▶ MotionVectors ─ spectral ─▶ Spectrum
 //!                  │                                   ▲
-//!                  └─ models (VAE, text) ─▶ latents ─ train(method, spectral loss) ─ job ─▶ Event ─▶ cli
+//!                  └─ models (VAE, text) ─▶ latents ─ train(method, spectral loss) ─ job ─▶ Event ─▶ gui | cli
 //!                                                         └─ pipelines ─▶ sample Clip ─▶ video ─▶ export
 //! ```
 //!
 //! # Layers
-//! `cli → job → train, pipelines → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
+//! `gui, cli → job → train, pipelines → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
 //! [`project`], [`report`] and [`spectral::plain`] stand alone and anyone may use them. FFmpeg is used only in
 //! [`video`]. `tests/architecture.rs` holds these rules.
 //!

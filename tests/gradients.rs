@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
-use spectral_motion::methods::Method;
+use spectral_motion::methods::{Method, Tuned};
 use spectral_motion::models::{ModelFolder, UNet3DConditionModel};
 use spectral_motion::nn::{NoiseStream, Purpose};
 use spectral_motion::schedulers::NoiseSchedule;
@@ -28,6 +28,7 @@ fn micro(trains: &dyn Fn(&str) -> bool) -> Micro {
         eps: draw(&[1, 4, 5, 8, 6]),
         t: vec![400],
         text: draw(&[1, 77, 16]),
+        anchor: 0,
     };
     Micro {
         unet,
@@ -135,8 +136,7 @@ fn one_step_moves_every_trainable_tensor_and_nothing_else() {
     let batch = &all.batch;
     let mut trainer = Trainer::new(
         &config,
-        all.unet,
-        learning,
+        Tuned::plain(all.unet, learning),
         all.schedule,
         &batch.v0,
         &batch.text,
@@ -173,8 +173,7 @@ fn a_tensor_that_the_network_does_not_use_is_told_at_the_first_step() {
     let batch = &micro.batch;
     let mut trainer = Trainer::new(
         &config,
-        micro.unet,
-        micro.vars,
+        Tuned::plain(micro.unet, micro.vars),
         micro.schedule,
         &batch.v0,
         &batch.text,
@@ -196,8 +195,7 @@ fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
     let vars = micro.vars.clone();
     let mut trainer = Trainer::new(
         &config,
-        micro.unet,
-        vars,
+        Tuned::plain(micro.unet, vars),
         micro.schedule,
         &batch.v0,
         &batch.text,
@@ -224,4 +222,93 @@ fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
             "{name} moved"
         );
     }
+}
+
+/// MotionDirector on the micro model, with the starting values of all adapters.
+fn motion_director() -> (Trainer, BTreeMap<String, Var>, BTreeMap<String, Tensor>) {
+    let micro = vmc();
+    let folder = ModelFolder::open(&micro_model()).unwrap();
+    let config = TransferConfig {
+        method: Method::MotionDirector,
+        rank: 3,
+        seed: 2,
+        ..TransferConfig::default()
+    };
+    let tuned = config
+        .method
+        .load(&folder, config.tuning(), &Device::Cpu)
+        .unwrap();
+    let vars = tuned.vars.clone();
+    let before = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
+        .collect();
+    let (v0, text) = (&micro.batch.v0, &micro.batch.text);
+    let trainer = Trainer::new(&config, tuned, micro.schedule, v0, text).unwrap();
+    (trainer, vars, before)
+}
+
+fn moved(vars: &BTreeMap<String, Var>, before: &BTreeMap<String, Tensor>, name: &str) -> bool {
+    largest(&vars[name].as_tensor().sub(&before[name]).unwrap()) > 0.0
+}
+
+#[test]
+fn motion_directors_passes_move_their_own_adapters_and_every_one_of_them() {
+    let (mut trainer, vars, before) = motion_director();
+    let spatial = |name: &str| name.contains(".attentions.");
+    let (mut both, mut alone) = (0, 0);
+    for _ in 0..24 {
+        let earlier: BTreeMap<String, Tensor> = vars
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
+            .collect();
+        let stats = trainer.step().unwrap();
+        let passes = stats.spatial.is_some();
+        if passes {
+            both += 1;
+        } else {
+            alone += 1;
+        }
+        for name in vars.keys().filter(|name| spatial(name)) {
+            // Weight decay moves nothing that has no update.
+            assert!(
+                passes || !moved(&vars, &earlier, name),
+                "step {}: {name} moved without its pass",
+                stats.step
+            );
+        }
+    }
+    // One step in five goes without: 24 of one kind would be a broken draw (the chance is 0.5 %, and the seed is fixed).
+    assert!(both > 0 && alone > 0, "{both} with, {alone} without");
+    for name in vars.keys() {
+        assert!(moved(&vars, &before, name), "{name} never learned");
+        assert!(
+            trainer.grad_norms().contains_key(name) || spatial(name),
+            "{name}"
+        );
+    }
+    assert!(vars.keys().any(|name| spatial(name)) && vars.keys().any(|name| !spatial(name)));
+}
+
+#[test]
+fn fresh_adapters_add_nothing_and_resting_ones_neither() {
+    let (mut trainer, ..) = motion_director();
+    let micro = vmc();
+    let batch = &micro.batch;
+    let run = |unet: &UNet3DConditionModel| {
+        let out = unet.forward(&batch.v0, &[400.0], &batch.text).unwrap();
+        out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let plain = run(&micro.unet);
+    assert_eq!(
+        run(trainer.unet()),
+        plain,
+        "the upper factors are zero at first"
+    );
+    trainer.step().unwrap();
+    assert_ne!(
+        run(trainer.unet()),
+        plain,
+        "the temporal adapters act in samples"
+    );
 }

@@ -19,6 +19,8 @@ mod cli;
 mod common;
 mod gradients;
 #[cfg(feature = "gui")]
+mod gui;
+#[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
 mod methods;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 use clap::{Args as _, FromArgMatches as _, ValueEnum as _};
-use spectral_motion::methods::Method;
+use spectral_motion::methods::{Method, Tuned};
 use spectral_motion::models::ModelFolder;
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
@@ -298,7 +298,7 @@ fn vmc_training_follows_pytorch() {
     };
     let schedule = NoiseSchedule::new(folder.scheduler());
     let (v0, text) = (&trace["v0"], &trace["text"]);
-    let mut trainer = Trainer::new(&config, unet, vars, schedule, v0, text).unwrap();
+    let mut trainer = Trainer::new(&config, Tuned::plain(unet, vars), schedule, v0, text).unwrap();
     for step in 0..4 {
         let of = |key: &str| &trace[&format!("{step}.{key}")];
         let batch = Batch {
@@ -306,6 +306,7 @@ fn vmc_training_follows_pytorch() {
             eps: of("eps").clone(),
             t: vec![scalar(of("t")) as u32],
             text: text.clone(),
+            anchor: 0,
         };
         let stats = trainer.step_on(&batch).unwrap();
         let pairs = [

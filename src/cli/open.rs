@@ -18,6 +18,9 @@ pub(super) struct OpenArgs {
     /// Folder for runs and unsaved work [default: the platform's data folder]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// Train, take the time of the frames, print it as JSON and close
+    #[arg(long)]
+    measure: bool,
 }
 
 pub(super) fn run(args: OpenArgs) -> Result<Ending, Report> {
@@ -25,6 +28,7 @@ pub(super) fn run(args: OpenArgs) -> Result<Ending, Report> {
         path: args.clip,
         model: args.model,
         data: args.data,
+        measure: args.measure,
     })?;
     Ok(Ending::Done)
 }

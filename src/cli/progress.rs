@@ -68,7 +68,7 @@ impl Progress {
                 self.result(&path.display().to_string());
             }
             Event::Warning(report) => self.line(&format!("Warning: {report}")),
-            Event::Started { .. } | Event::Finished(_) => {}
+            Event::Started { .. } | Event::Gradients { .. } | Event::Finished(_) => {}
         }
     }
 

@@ -14,6 +14,7 @@ use super::export::ExportJob;
 use super::history::History;
 use super::instruments::{Instruments, View};
 use super::layout::{self, Pane};
+use super::measure::Stopwatch;
 use super::media::{Cut, Loaded, ModelInfo, Opened};
 use super::notices::Notices;
 use super::player::Player;
@@ -145,6 +146,7 @@ pub struct App {
     pub(super) reference_view: panels::picture::PictureView,
     pub(super) result_view: panels::picture::PictureView,
     pub(super) first_clip: bool,
+    pub(super) stopwatch: Option<Stopwatch>,
 }
 
 impl App {
@@ -208,6 +210,7 @@ impl App {
             reference_view: panels::picture::PictureView::default(),
             result_view: panels::picture::PictureView::default(),
             first_clip: true,
+            stopwatch: None,
         };
         app.begin(open);
         app
@@ -230,6 +233,11 @@ impl App {
         }
         self.autosave.look(&self.ctx);
         self.queue.look_for_unfinished(&self.ctx, &self.runs_dir());
+    }
+
+    /// Takes the time of frames from now on.
+    pub(super) fn measure_from(&mut self, begun: Instant) {
+        self.stopwatch = Some(Stopwatch::new(begun));
     }
 
     /// Where runs go.
@@ -262,6 +270,8 @@ impl App {
             thumbs,
             generation,
         });
+        // What the model sees of the clip before means nothing now.
+        (self.cut, self.cut_key, self.cutting, self.cut_problem) = (None, None, None, None);
         self.player = Player::default();
         self.reference_view = panels::picture::PictureView::default();
         self.result_view = panels::picture::PictureView::default();
@@ -385,8 +395,10 @@ fn first_document(model: Option<PathBuf>) -> Document {
         prompt: "a yellow star on a blue plain background".to_owned(),
         runs: Vec::new(),
         settings: TransferConfig {
-            // The window is for watching: a sample every quarter of the training.
+            // The window is for watching: a sample at every quarter of the training.
             preview_every: 10,
+            // A built-in model's checkpoint is written in a moment: little is lost when the power goes.
+            checkpoint_every: 5,
             ..TransferConfig::default()
         },
     }
@@ -408,7 +420,8 @@ impl eframe::App for App {
         self.tick(ctx);
     }
 
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
+        self.measure(ui.ctx(), frame);
         self.input_ui(ui.ctx());
         let bar = egui::Frame::new()
             .fill(ui.visuals().panel_fill)

@@ -185,229 +185,16 @@ impl Command {
     /// What it looks like.
     #[must_use]
     pub fn about(self) -> About {
-        let (menu, label, tooltip, keys) = self.file_row().unwrap_or_else(|| self.other_row());
+        // A test finds every command in the table.
+        let (_, menu, label, tooltip, keys) = ROWS
+            .iter()
+            .find(|(command, ..)| *command == self)
+            .unwrap_or(&ROWS[0]);
         About {
-            menu,
+            menu: *menu,
             label,
             tooltip,
             keys,
-        }
-    }
-
-    fn file_row(self) -> Option<Row> {
-        use Menu::{Edit, File, Run, View};
-        Some(match self {
-            Self::Open => (
-                File,
-                "Open…",
-                "Choose a film, a GIF, a folder of pictures, a run or a project.",
-                &const { [control(Key::O)] },
-            ),
-            Self::Save => (
-                File,
-                "Save project",
-                "Write clip, words, settings and runs into one file.",
-                &const { [control(Key::S)] },
-            ),
-            Self::SaveAs => (
-                File,
-                "Save project as…",
-                "Write the project file under another name.",
-                &const { [control_shift(Key::S)] },
-            ),
-            Self::Export => (
-                File,
-                "Export…",
-                "Write the shown sample as MP4, WebM, GIF or PNG files.",
-                &const { [key(Key::E)] },
-            ),
-            Self::Quit => (
-                File,
-                "Quit",
-                "Close the window; a training leaves a checkpoint.",
-                &const { [control(Key::Q)] },
-            ),
-            Self::Undo => (
-                Edit,
-                "Undo",
-                "Take the last change back.",
-                &const { [control(Key::Z)] },
-            ),
-            Self::Redo => (
-                Edit,
-                "Redo",
-                "Take the undo back.",
-                &const { [control_shift(Key::Z), control(Key::Y)] },
-            ),
-            Self::Train => (
-                Run,
-                "Train",
-                "Learn this motion, then make the result. While a run is on: put it in the queue.",
-                &const { [control(Key::Enter)] },
-            ),
-            Self::Pause => (
-                Run,
-                "Pause or resume",
-                "Hold the training with everything in memory, or go on.",
-                &const { [control(Key::P)] },
-            ),
-            Self::Stop => (
-                Run,
-                "Stop",
-                "End the run with a checkpoint, from which it can go on later.",
-                &const {
-                    [KeyboardShortcut::new(
-                        Modifiers::COMMAND.plus(Modifiers::ALT),
-                        Key::Enter,
-                    )]
-                },
-            ),
-            Self::SampleNow => (
-                Run,
-                "Sample now",
-                "Make a sample with the weights as they are.",
-                &const { [control(Key::M)] },
-            ),
-            Self::CheckpointNow => (
-                Run,
-                "Checkpoint now",
-                "Write the state of the training to disk.",
-                &[],
-            ),
-            Self::Theme => (
-                View,
-                "Dark or light",
-                "Change between the dark and the light theme.",
-                &const { [control(Key::T)] },
-            ),
-            Self::Larger => (
-                View,
-                "Larger interface",
-                "Scale the interface up by a tenth.",
-                &const { [control(Key::Plus), control(Key::Equals)] },
-            ),
-            Self::Smaller => (
-                View,
-                "Smaller interface",
-                "Scale the interface down by a tenth.",
-                &const { [control(Key::Minus)] },
-            ),
-            Self::NormalSize => (
-                View,
-                "Normal interface size",
-                "Back to the interface's own size.",
-                &const { [control(Key::Num0)] },
-            ),
-            _ => return None,
-        })
-    }
-
-    fn other_row(self) -> Row {
-        use Menu::{Help, Play, View};
-        match self {
-            Self::Backward => (
-                Play,
-                "Play backwards",
-                "Again for twice the speed.",
-                &const { [key(Key::J)] },
-            ),
-            Self::Halt => (
-                Play,
-                "Stop playing",
-                "Stay on this frame.",
-                &const { [key(Key::K)] },
-            ),
-            Self::Forward => (
-                Play,
-                "Play forwards",
-                "Again for twice the speed.",
-                &const { [key(Key::L)] },
-            ),
-            Self::Previous => (
-                Play,
-                "Previous frame",
-                "One frame back.",
-                &const { [key(Key::Comma), key(Key::ArrowLeft)] },
-            ),
-            Self::Next => (
-                Play,
-                "Next frame",
-                "One frame on.",
-                &const { [key(Key::Period), key(Key::ArrowRight)] },
-            ),
-            Self::PreviousTen => (
-                Play,
-                "Ten frames back",
-                "Ten frames back.",
-                &const { [shift(Key::ArrowLeft)] },
-            ),
-            Self::NextTen => (
-                Play,
-                "Ten frames on",
-                "Ten frames on.",
-                &const { [shift(Key::ArrowRight)] },
-            ),
-            Self::SetIn => (
-                Play,
-                "Begin the cut here",
-                "The model sees the clip from this frame on.",
-                &const { [key(Key::I)] },
-            ),
-            Self::SetOut => (
-                Play,
-                "End the cut here",
-                "This is the last frame the model sees; its frames are spread over the cut.",
-                &const { [key(Key::O)] },
-            ),
-            Self::ToIn => (
-                Play,
-                "To the beginning of the cut",
-                "The first frame the model sees.",
-                &const { [key(Key::Home)] },
-            ),
-            Self::ToOut => (
-                Play,
-                "To the end of the cut",
-                "The last frame the model sees.",
-                &const { [key(Key::End)] },
-            ),
-            Self::Loop => (Play, "Loop", "Begin again at the end of the cut.", &[]),
-            Self::ResetLayout => (
-                View,
-                "Reset layout",
-                "Put every pane back to where it was first.",
-                &[],
-            ),
-            Self::FullScreen => (
-                View,
-                "Full screen",
-                "Fill the screen, or leave it.",
-                &const { [key(Key::F11)] },
-            ),
-            Self::Shortcuts => (
-                Help,
-                "Shortcuts",
-                "Everything the keyboard can do.",
-                &const {
-                    [
-                        shift(Key::Questionmark),
-                        key(Key::Questionmark),
-                        shift(Key::Slash),
-                    ]
-                },
-            ),
-            Self::Problems => (
-                Help,
-                "Problems",
-                "Everything that went wrong, with cause and remedy.",
-                &[],
-            ),
-            _ => (
-                Play,
-                "Play or stop",
-                "Start or stop playing.",
-                &const { [key(Key::Space)] },
-            ),
         }
     }
 
@@ -435,11 +222,254 @@ impl Command {
 }
 
 type Row = (
+    Command,
     Menu,
     &'static str,
     &'static str,
     &'static [KeyboardShortcut],
 );
+
+/// The list itself: menu, name, what it does, keys.
+static ROWS: [Row; 33] = [
+    (
+        Command::Open,
+        Menu::File,
+        "Open…",
+        "Choose a film, a GIF, a folder of pictures, a run or a project.",
+        &[control(Key::O)],
+    ),
+    (
+        Command::Save,
+        Menu::File,
+        "Save project",
+        "Write clip, words, settings and runs into one file.",
+        &[control(Key::S)],
+    ),
+    (
+        Command::SaveAs,
+        Menu::File,
+        "Save project as…",
+        "Write the project file under another name.",
+        &[control_shift(Key::S)],
+    ),
+    (
+        Command::Export,
+        Menu::File,
+        "Export…",
+        "Write the shown sample as MP4, WebM, GIF or PNG files.",
+        &[key(Key::E)],
+    ),
+    (
+        Command::Quit,
+        Menu::File,
+        "Quit",
+        "Close the window; a training leaves a checkpoint.",
+        &[control(Key::Q)],
+    ),
+    (
+        Command::Undo,
+        Menu::Edit,
+        "Undo",
+        "Take the last change back.",
+        &[control(Key::Z)],
+    ),
+    (
+        Command::Redo,
+        Menu::Edit,
+        "Redo",
+        "Take the undo back.",
+        &[control_shift(Key::Z), control(Key::Y)],
+    ),
+    (
+        Command::Play,
+        Menu::Play,
+        "Play or stop",
+        "Start or stop playing.",
+        &[key(Key::Space)],
+    ),
+    (
+        Command::Backward,
+        Menu::Play,
+        "Play backwards",
+        "Again for twice the speed.",
+        &[key(Key::J)],
+    ),
+    (
+        Command::Halt,
+        Menu::Play,
+        "Stop playing",
+        "Stay on this frame.",
+        &[key(Key::K)],
+    ),
+    (
+        Command::Forward,
+        Menu::Play,
+        "Play forwards",
+        "Again for twice the speed.",
+        &[key(Key::L)],
+    ),
+    (
+        Command::Previous,
+        Menu::Play,
+        "Previous frame",
+        "One frame back.",
+        &[key(Key::Comma), key(Key::ArrowLeft)],
+    ),
+    (
+        Command::Next,
+        Menu::Play,
+        "Next frame",
+        "One frame on.",
+        &[key(Key::Period), key(Key::ArrowRight)],
+    ),
+    (
+        Command::PreviousTen,
+        Menu::Play,
+        "Ten frames back",
+        "Ten frames back.",
+        &[shift(Key::ArrowLeft)],
+    ),
+    (
+        Command::NextTen,
+        Menu::Play,
+        "Ten frames on",
+        "Ten frames on.",
+        &[shift(Key::ArrowRight)],
+    ),
+    (
+        Command::SetIn,
+        Menu::Play,
+        "Begin the cut here",
+        "The model sees the clip from this frame on.",
+        &[key(Key::I)],
+    ),
+    (
+        Command::SetOut,
+        Menu::Play,
+        "End the cut here",
+        "This is the last frame the model sees; its frames are spread over the cut.",
+        &[key(Key::O)],
+    ),
+    (
+        Command::ToIn,
+        Menu::Play,
+        "To the beginning of the cut",
+        "The first frame the model sees.",
+        &[key(Key::Home)],
+    ),
+    (
+        Command::ToOut,
+        Menu::Play,
+        "To the end of the cut",
+        "The last frame the model sees.",
+        &[key(Key::End)],
+    ),
+    (
+        Command::Loop,
+        Menu::Play,
+        "Loop",
+        "Begin again at the end of the cut.",
+        &[],
+    ),
+    (
+        Command::Train,
+        Menu::Run,
+        "Train",
+        "Learn this motion, then make the result. While a run is on: put it in the queue.",
+        &[control(Key::Enter)],
+    ),
+    (
+        Command::Pause,
+        Menu::Run,
+        "Pause or resume",
+        "Hold the training with everything in memory, or go on.",
+        &[control(Key::P)],
+    ),
+    (
+        Command::Stop,
+        Menu::Run,
+        "Stop",
+        "End the run with a checkpoint, from which it can go on later.",
+        &[KeyboardShortcut::new(
+            Modifiers::COMMAND.plus(Modifiers::ALT),
+            Key::Enter,
+        )],
+    ),
+    (
+        Command::SampleNow,
+        Menu::Run,
+        "Sample now",
+        "Make a sample with the weights as they are.",
+        &[control(Key::M)],
+    ),
+    (
+        Command::CheckpointNow,
+        Menu::Run,
+        "Checkpoint now",
+        "Write the state of the training to disk.",
+        &[],
+    ),
+    (
+        Command::Theme,
+        Menu::View,
+        "Dark or light",
+        "Change between the dark and the light theme.",
+        &[control(Key::T)],
+    ),
+    (
+        Command::Larger,
+        Menu::View,
+        "Larger interface",
+        "Scale the interface up by a tenth.",
+        &[control(Key::Plus), control(Key::Equals)],
+    ),
+    (
+        Command::Smaller,
+        Menu::View,
+        "Smaller interface",
+        "Scale the interface down by a tenth.",
+        &[control(Key::Minus)],
+    ),
+    (
+        Command::NormalSize,
+        Menu::View,
+        "Normal interface size",
+        "Back to the interface's own size.",
+        &[control(Key::Num0)],
+    ),
+    (
+        Command::ResetLayout,
+        Menu::View,
+        "Reset layout",
+        "Put every pane back to where it was first.",
+        &[],
+    ),
+    (
+        Command::FullScreen,
+        Menu::View,
+        "Full screen",
+        "Fill the screen, or leave it.",
+        &[key(Key::F11)],
+    ),
+    (
+        Command::Shortcuts,
+        Menu::Help,
+        "Shortcuts",
+        "Everything the keyboard can do.",
+        &[
+            shift(Key::Questionmark),
+            key(Key::Questionmark),
+            shift(Key::Slash),
+        ],
+    ),
+    (
+        Command::Problems,
+        Menu::Help,
+        "Problems",
+        "Everything that went wrong, with cause and remedy.",
+        &[],
+    ),
+];
 
 /// Takes the commands that were typed since the last frame out of the input.
 #[must_use]
@@ -462,7 +492,9 @@ pub fn typed(ctx: &egui::Context) -> Vec<Command> {
     for (command, keys) in shortcuts {
         let plain = !keys.modifiers.command && keys.logical_key != Key::F11;
         let moves_focus = focused && is_widget_key(keys.logical_key);
-        if plain && (typing || moves_focus) {
+        // A text field has an undo of its own.
+        let own_undo = typing && matches!(command, Command::Undo | Command::Redo);
+        if plain && (typing || moves_focus) || own_undo {
             continue;
         }
         if ctx.input_mut(|input| input.consume_shortcut(keys)) {
@@ -492,6 +524,9 @@ mod tests {
             .map(|command| command.about().label)
             .collect();
         assert_eq!(labels.len(), Command::ALL.len());
+        for (row, command) in ROWS.iter().zip(Command::ALL) {
+            assert_eq!(row.0, command, "the table has the order of the list");
+        }
         let mut keys = BTreeSet::new();
         for command in Command::ALL {
             for shortcut in command.about().keys {

@@ -99,12 +99,14 @@ impl App {
             return;
         };
         let width = match dialog {
-            Dialog::Shortcuts => 640.0,
+            Dialog::Shortcuts => 680.0,
             Dialog::Problems => 520.0,
             _ => 460.0,
         };
         let mut keep = true;
-        let modal = egui::Modal::new(egui::Id::unique("dialog")).show(ctx, |ui| {
+        let frame = egui::Frame::window(&ctx.global_style()).inner_margin(16);
+        let modal = egui::Modal::new(egui::Id::unique("dialog")).frame(frame);
+        let modal = modal.show(ctx, |ui| {
             ui.set_width(width);
             keep = match &mut dialog {
                 Dialog::Open { path } => self.open_ui(ui, path),
@@ -128,7 +130,7 @@ impl App {
 
     fn open_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
         ui.heading("Open");
-        ui.weak("A film, a GIF, a folder of pictures, a run, a project, or a film made here. You can also drop it on the window.");
+        ui.weak("A film, a GIF, a folder of pictures, a run, a project, a model, or a film made here. You can also drop it on the window.");
         ui.add_space(4.0);
         ui.horizontal(|ui| {
             if ui.button("Browse for a file…").clicked() {
@@ -365,12 +367,15 @@ fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
     ui.heading("Shortcuts");
     let ctx = ui.ctx().clone();
     egui::ScrollArea::vertical()
-        .max_height(480.0)
+        .max_height(540.0)
         .show(ui, |ui| {
+            ui.spacing_mut().item_spacing.x = 40.0;
+            ui.spacing_mut().interact_size.y = 18.0;
             ui.columns(2, |columns| {
-                for (index, menu) in Menu::ALL.into_iter().enumerate() {
-                    // Play is as long as the others together.
-                    let ui = &mut columns[usize::from(index > 2)];
+                for menu in Menu::ALL {
+                    // Play is as long as most others together.
+                    let right = matches!(menu, Menu::Play | Menu::Help);
+                    let ui = &mut columns[usize::from(right)];
                     ui.add_space(4.0);
                     ui.label(egui::RichText::new(menu.label()).strong());
                     for command in Command::ALL {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::app::App;
 use super::dialogs::Dialog;
 use super::notices::Action;
-use super::queue::waker;
+use super::queue::{RESULT, waker};
 use super::task::Task;
 use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
 use crate::project::{Recipe, RunFolder, RunRecord, free_name};
@@ -284,7 +284,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
 
 /// The recipe inside the film that the run itself wrote.
 fn result_recipe(run: &Path) -> Option<String> {
-    video::read_recipe(&run.join("samples").join("result.mp4"))
+    video::read_recipe(&run.join("samples").join(RESULT))
         .ok()
         .flatten()
 }

@@ -71,9 +71,12 @@ impl<D: Clone + PartialEq> History<D> {
     }
 }
 
-impl<D: Clone + PartialEq> History<D> {
-    /// Takes a state for the present one without making it a step.
-    pub fn restart_quietly(&mut self, now: &D) {
-        self.settled = now.clone();
+impl<D> History<D> {
+    /// Changes every state alike: for what happened and cannot be undone.
+    pub fn amend(&mut self, change: impl Fn(&mut D)) {
+        let states = self.undo.iter_mut().chain(&mut self.redo);
+        for state in states.chain(std::iter::once(&mut self.settled)) {
+            change(state);
+        }
     }
 }

@@ -208,6 +208,12 @@ impl App {
                 let text = format!("The settings of the run with {} are set.", record.clip.name);
                 self.notices.say(text, Some(Action::Resume(path)));
             }
+            Ok(Opened::Model(path)) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                self.notices.say(format!("The model is {name} now."), None);
+                self.remember(&path);
+                self.document.model = Some(path);
+            }
             Ok(Opened::Project(path, project)) => self.take_project(path, *project),
             Err(report) => self.notices.problem(report, None),
         }

@@ -43,6 +43,8 @@ pub enum Opened {
     Clip(Box<Loaded>),
     /// A run folder.
     Run(PathBuf, Box<RunRecord<TransferConfig>>),
+    /// A folder with a model in diffusers' layout.
+    Model(PathBuf),
     /// A project file.
     Project(PathBuf, Box<Project<TransferConfig>>),
 }
@@ -77,6 +79,11 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     if RunFolder::is_run(path) {
         let record = RunFolder::look(path).map_err(|error| report(error.into()))?;
         return Ok(Opened::Run(path.to_owned(), Box::new(record)));
+    }
+    if path.join("model_index.json").is_file() {
+        // Read now, so that what is wrong with it is told before it takes the place of one that works.
+        model(Some(path))?;
+        return Ok(Opened::Model(path.to_owned()));
     }
     let is_project = path
         .extension()

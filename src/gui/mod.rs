@@ -14,6 +14,7 @@ pub mod history;
 pub mod instruments;
 mod layout;
 mod logic;
+mod measure;
 mod media;
 mod notices;
 mod panels;
@@ -25,6 +26,7 @@ mod theme;
 
 use std::path::PathBuf;
 use std::thread;
+use std::time::Instant;
 
 use eframe::wgpu::DeviceType;
 use eframe::{egui, egui_wgpu};
@@ -32,7 +34,6 @@ use eframe::{egui, egui_wgpu};
 pub use app::{App, Document, Settings};
 pub use queue::Queue;
 pub use run::{Run, Sample};
-pub use task::lower_priority;
 
 use crate::job;
 use crate::report::{Area, Report};
@@ -51,6 +52,8 @@ pub struct Open {
     pub model: Option<PathBuf>,
     /// Folder for runs and the autosaved project; none is the platform's place for a program's data.
     pub data: Option<PathBuf>,
+    /// Train, take the time of the frames, print it and close.
+    pub measure: bool,
 }
 
 /// Whether there is a screen to draw on.
@@ -72,6 +75,8 @@ pub fn open(options: Open) -> Result<(), Report> {
                 .advise("Use `spectral-motion transfer` for work without a window."),
         );
     }
+    let begun = Instant::now();
+    task::give_way();
     let native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
             .with_title("Spectral Motion Studio")
@@ -86,7 +91,11 @@ pub fn open(options: Open) -> Result<(), Report> {
         native,
         Box::new(move |cc| {
             share_processor(cc.wgpu_render_state.as_ref());
-            Ok(Box::new(App::new(cc, &options)))
+            let mut app = App::new(cc, &options);
+            if options.measure {
+                app.measure_from(begun);
+            }
+            Ok(Box::new(app))
         }),
     );
     made.map_err(|error| {
@@ -111,7 +120,7 @@ fn share_processor(gpu: Option<&egui_wgpu::RenderState>) {
     let made = thread::Builder::new()
         .name("thread pool".to_owned())
         .spawn(move || {
-            lower_priority();
+            task::lower_priority();
             job::set_threads(threads)
         });
     if let Ok(made) = made {

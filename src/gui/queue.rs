@@ -19,6 +19,12 @@ use crate::report::{Area, Report};
 
 /// Seconds an event may wait to be drawn.
 const WAKE_SECS: f32 = 0.05;
+/// The film a run ends with, in its folder of samples.
+pub(super) const RESULT: &str = if cfg!(feature = "video") {
+    "result.mp4"
+} else {
+    "result.gif"
+};
 /// Runs kept in memory with their samples.
 const KEPT: usize = 8;
 
@@ -128,7 +134,7 @@ impl App {
         let request = ResumeRequest {
             result: ResultRequest {
                 prompt: String::new(),
-                output: Some(free_name(&run.join("samples"), "result", "mp4")),
+                output: Some(free_result(&run)),
                 overwrite: false,
                 scale_to: None,
             },
@@ -172,7 +178,7 @@ impl App {
             config: settings.clone(),
             result: Some(ResultRequest {
                 prompt: prompt.clone(),
-                output: Some(run.join("samples").join("result.mp4")),
+                output: Some(run.join("samples").join(RESULT)),
                 overwrite: false,
                 scale_to: None,
             }),
@@ -255,6 +261,7 @@ impl App {
             .log(format!("Training for \"{title}\" begins."));
         self.queue.runs.push(Run::new(title, handle, now));
         self.compare.choose(None);
+        self.run_view.follow();
         self.memory.start_peak();
     }
 
@@ -264,9 +271,10 @@ impl App {
             Said::Problem(report) => self.notices.problem(report, None),
             Said::Folder(path) => {
                 if !self.document.runs.contains(&path) {
-                    self.document.runs.push(path);
+                    self.document.runs.push(path.clone());
                     // A run is not a change that undo takes back.
-                    self.history.restart_quietly(&self.document);
+                    self.history
+                        .amend(|document| document.runs.push(path.clone()));
                 }
             }
             Said::Sampled => self.show_sample(),
@@ -324,6 +332,12 @@ impl App {
     }
 }
 
+/// A name for the film of a run that goes on; it may have one already.
+fn free_result(run: &Path) -> PathBuf {
+    let (stem, ending) = RESULT.split_once('.').unwrap_or((RESULT, ""));
+    free_name(&run.join("samples"), stem, ending)
+}
+
 /// Wakes the window a moment after an event, so that many events cost one frame.
 pub(super) fn waker(ctx: egui::Context) -> Waker {
     Arc::new(move || ctx.request_repaint_after_secs(WAKE_SECS))
@@ -337,7 +351,7 @@ fn place_run(runs_dir: &Path, train: &mut TrainRequest) -> std::io::Result<()> {
     let run = free_name(runs_dir, &name, "");
     std::fs::create_dir_all(run.join("samples"))?;
     if let Some(result) = &mut train.result {
-        result.output = Some(run.join("samples").join("result.mp4"));
+        result.output = Some(run.join("samples").join(RESULT));
     }
     train.run = Some(run);
     Ok(())

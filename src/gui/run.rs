@@ -1,5 +1,6 @@
 //! A run as the window sees it: what its events said, its samples, its pace.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use crate::video::resample::{Filter, Region, resize};
 const EVENTS_A_FRAME: usize = 200;
 /// Height of a sample's small pictures, in pixels.
 const THUMB_HEIGHT: u32 = 96;
+/// Width of all of them together: what every graphics card takes as one texture.
+const STRIP_WIDTH: u32 = 4096;
 /// Seconds between two changes of the same setting that are sent while a slider is dragged.
 const LIVE_SECS: f64 = 0.15;
 
@@ -74,20 +77,17 @@ impl Sample {
 
 /// All frames side by side.
 fn strip_of(frames: &[Frame]) -> ColorImage {
+    let room = STRIP_WIDTH / u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
     let small: Vec<Frame> = frames
         .iter()
         .map(|frame| {
-            if frame.height <= THUMB_HEIGHT {
+            let height = THUMB_HEIGHT.min(room * frame.height / frame.width.max(1));
+            if frame.height <= height {
                 return frame.clone();
             }
-            let width = (frame.width * THUMB_HEIGHT / frame.height).max(1);
-            resize(
-                frame,
-                Region::of(frame),
-                width,
-                THUMB_HEIGHT,
-                Filter::Triangle,
-            )
+            let (width, height) = (frame.width * height / frame.height, height.max(1));
+            let all = Region::of(frame);
+            resize(frame, all, width.max(1), height, Filter::Triangle)
         })
         .collect();
     let height = small.first().map_or(1, |frame| frame.height);
@@ -160,6 +160,8 @@ pub struct Run {
     pub paused: bool,
     /// Every step heard of.
     pub stats: Vec<StepStats>,
+    /// Norm of the newest gradient of each weight, by name.
+    pub gradients: BTreeMap<String, f64>,
     /// Settings that changed on the way.
     pub marks: Vec<Mark>,
     /// What it painted.
@@ -193,6 +195,7 @@ impl Run {
             steps: 0,
             paused: false,
             stats: Vec::new(),
+            gradients: BTreeMap::new(),
             marks: Vec::new(),
             samples: Vec::new(),
             film: None,
@@ -318,6 +321,7 @@ impl Run {
                 (self.done, self.total, self.steps) = (stats.step, stats.steps, stats.steps);
                 self.stats.push(stats);
             }
+            Event::Gradients { norms, .. } => self.gradients = norms,
             Event::Note { text } => said.push(Said::Note(text)),
             Event::Paused { step } => {
                 self.paused = true;

@@ -54,6 +54,15 @@ impl<T> Drop for Task<T> {
     }
 }
 
+/// Whether background work gives way. Only the real window asks for it: tests want their results soon, also on a machine
+/// that is busy with other things.
+static GIVES_WAY: AtomicBool = AtomicBool::new(false);
+
+/// From now on background work gives way to the thread that draws.
+pub fn give_way() {
+    GIVES_WAY.store(true, Ordering::Relaxed);
+}
+
 /// Lets the thread that calls this, and the threads it makes, give way to the one that draws.
 #[cfg(target_os = "linux")]
 #[expect(
@@ -61,7 +70,10 @@ impl<T> Drop for Task<T> {
     reason = "the standard library has no way to set a thread's priority"
 )]
 pub fn lower_priority() {
-    const NICER: libc::c_int = 10;
+    const NICER: libc::c_int = 5;
+    if !GIVES_WAY.load(Ordering::Relaxed) {
+        return;
+    }
     // SAFETY: takes plain numbers; `0` is the calling thread. A refusal changes nothing, and nothing depends on it.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICER);

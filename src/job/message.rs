@@ -1,6 +1,7 @@
 //! What is said between a job and whoever watches it. Every type here is plain data with a serde form: `--json` prints
 //! the events, `--commands -` reads the commands, and a worker on another machine can speak both.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -131,6 +132,14 @@ pub enum Event {
     },
     /// One training step is done. May be dropped when the watcher is slow; `metrics.jsonl` has every one.
     Step(StepStats),
+    /// How much each weight was pulled in a step: told of the first step and of every tenth. May be dropped when the
+    /// watcher is slow.
+    Gradients {
+        /// Training steps done.
+        step: u32,
+        /// Norm of the gradient by the weight's name, before clipping.
+        norms: BTreeMap<String, f64>,
+    },
     /// Something to know: what was cropped, repeated or resampled.
     Note {
         /// Plain words.

@@ -1,14 +1,12 @@
 //! The model of a job: opening it, knowing it again, and what it recommends.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use candle_core::Var;
 
 use super::problem::Halt;
 use super::sampling::{GUIDANCE, SAMPLING_STEPS};
 use super::session::{Record, Session};
-use crate::models::{self, ModelFolder, UNet3DConditionModel};
+use crate::methods::Tuned;
+use crate::models::{self, ModelFolder};
 use crate::project::ModelRecord;
 use crate::report::{Area, Report};
 use crate::schedulers::{Ddim, ReferenceInversion};
@@ -70,13 +68,11 @@ pub(super) fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
     ]
 }
 
-pub(super) fn load_unet(
-    session: &Session,
-) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), Halt> {
-    let method = session.record.settings.method;
-    Ok(session
-        .folder
-        .load_unet(&|name| method.trains(name), &session.device)?)
+pub(super) fn load_unet(session: &Session) -> Result<Tuned, Halt> {
+    let settings = &session.record.settings;
+    Ok(settings
+        .method
+        .load(&session.folder, settings.tuning(), &session.device)?)
 }
 
 pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {

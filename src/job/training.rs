@@ -9,6 +9,9 @@ use crate::project::{Change, LiveSettings, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::Trainer;
 
+/// Steps between two tables of gradients.
+const GRADIENTS_EVERY: u32 = 10;
+
 /// Trains to the settings' number of steps and writes the final weights.
 ///
 /// A stop leaves a checkpoint of the last finished step.
@@ -44,6 +47,12 @@ pub(super) fn train(
         job.set_step(stats.step);
         job.emit_droppable(Event::Step(stats));
         let step = trainer.step_count();
+        if step == 1 || is_due(step, GRADIENTS_EVERY) {
+            job.emit_droppable(Event::Gradients {
+                step,
+                norms: trainer.grad_norms().clone(),
+            });
+        }
         if is_due(step, session.record.settings.checkpoint_every) && !trainer.is_done() {
             save_checkpoint(job, session, run, trainer)?;
             saved_step = step;

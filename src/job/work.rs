@@ -179,7 +179,7 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
     let folder = open_recorded_model(&record)?;
     let device = request.device.open()?;
     let mut session = Session::from_cache(folder, device, record, run.path())?;
-    let (unet, vars) = load_unet(&session)?;
+    let tuned_unet = load_unet(&session)?;
     let final_weights = run.final_weights();
     let weights = if final_weights.is_file() {
         TensorFile::read(&final_weights)?
@@ -196,13 +196,14 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
         job.emit(Event::Note { text });
         checkpoint.weights
     };
-    load_weights(&vars, &weights)?;
+    load_weights(&tuned_unet.vars, &weights)?;
+    tuned_unet.set_for_sampling(session.record.settings.spatial_scale);
     let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
     make_film(
         job,
         &mut session,
         Some(&run),
-        &unet,
+        &tuned_unet.unet,
         Some(tuned),
         &request.result,
     )
@@ -251,7 +252,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     };
     let shape = latent_shape(&folder);
     let mut session = Session::without_clip(folder, device, record, &shape)?;
-    let (unet, _) = load_unet(&session)?;
+    let unet = load_unet(&session)?.unet;
     make_film(job, &mut session, None, &unet, None, &request.result)
 }
 
@@ -291,13 +292,12 @@ fn make_film(
 }
 
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
-    let (unet, vars) = load_unet(session)?;
+    let tuned = load_unet(session)?;
     let schedule = NoiseSchedule::new(session.folder.scheduler());
     let text = session.text(&session.record.subject.clone())?;
     Ok(Trainer::new(
         &session.record.settings,
-        unet,
-        vars,
+        tuned,
         schedule,
         &session.latents,
         &text,

@@ -143,8 +143,20 @@ impl ModelFolder {
         trainable: &dyn Fn(&str) -> bool,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
+        self.load_tuned_unet(&|weights| weights.set_trainable(trainable), device)
+    }
+
+    /// Loads the denoising network after `prepare` has said what learns: weights of its own, or adapters beside them.
+    ///
+    /// # Errors
+    /// As [`Self::load_unet`].
+    pub fn load_tuned_unet(
+        &self,
+        prepare: &dyn Fn(&Weights),
+        device: &Device,
+    ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
         let weights = self.weights(UNET_WEIGHTS, device.bf16_default_to_f32(), device)?;
-        weights.set_trainable(trainable);
+        prepare(&weights);
         let unet = UNet3DConditionModel::new(&weights, &self.unet)?;
         Ok((unet, weights.trainables()))
     }

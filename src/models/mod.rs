@@ -25,4 +25,4 @@ pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
-pub use weights::Weights;
+pub use weights::{Adapters, LORA_DOWN, LORA_UP, Weights};

@@ -11,7 +11,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::error::{KeyReport, ModelError, WrongShape};
 use super::safetensors_file::{StoredTensor, index_files};
 use super::source::{FileBytes, FileSource};
-use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Param, TemporalConv};
+use crate::nn::lora::starting_values;
+use crate::nn::{
+    Branch, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Lora, NoiseStream, Param, Purpose,
+    TemporalConv,
+};
 
 /// Result of asking for a layer. A missing or misshapen weight is no error at once: it is noted, and
 /// [`Weights::finish`] tells all of them together.
@@ -19,6 +23,11 @@ type Built<T> = Result<T, ModelError>;
 
 /// Kernel width of every convolution over frames.
 const TEMPORAL_TAPS: usize = 3;
+
+/// Ends of the names of an adapter's variables.
+pub const LORA_DOWN: &str = ".lora_down.weight";
+/// The other end: the factor that starts at zero.
+pub const LORA_UP: &str = ".lora_up.weight";
 
 /// The weights of one network, and a note of everything that was asked for.
 ///
@@ -45,8 +54,22 @@ enum Entry {
     Memory(Tensor),
 }
 
+/// Tells by a layer's full name which branch it gets an adapter of.
+pub type ChooseBranch = Box<dyn Fn(&str) -> Option<Branch>>;
+
+/// Low-rank adapters to put beside linear layers while a network is built.
+pub struct Adapters {
+    /// Which branch the layer of this full name gets an adapter of; none leaves it as it is.
+    pub choose: ChooseBranch,
+    /// Inner width, at most that of the layer.
+    pub rank: usize,
+    /// Seed of the starting values.
+    pub seed: u64,
+}
+
 #[derive(Default)]
 struct Notes {
+    adapters: Option<(Adapters, NoiseStream)>,
     trainable: BTreeSet<String>,
     vars: BTreeMap<String, Var>,
     asked: BTreeMap<String, Vec<usize>>,
@@ -162,6 +185,13 @@ impl Weights {
         self.store.notes.borrow_mut().trainable = chosen;
     }
 
+    /// Puts adapters beside layers of the network that is built next. Their variables, in `f32`, are called
+    /// `{layer}.lora_down.weight [r, i]` and `{layer}.lora_up.weight [o, r]`.
+    pub fn set_adapters(&self, adapters: Adapters) {
+        let noise = NoiseStream::new(adapters.seed, Purpose::Init);
+        self.store.notes.borrow_mut().adapters = Some((adapters, noise));
+    }
+
     /// The variables that were made, in the order of their names.
     pub fn trainables(&self) -> BTreeMap<String, Var> {
         self.store.notes.borrow().vars.clone()
@@ -209,13 +239,35 @@ impl Weights {
         } else {
             None
         };
-        Ok(match (weight, bias) {
+        let layer = match (weight, bias) {
             (Some(weight), None) => Linear::new(at.param("weight", weight)?, None)?,
             (Some(weight), Some(Some(bias))) => {
                 Linear::new(at.param("weight", weight)?, Some(at.param("bias", bias)?))?
             }
-            _ => Linear::new(Param::frozen(self.placeholder(&[1, 1])?), None)?,
-        })
+            _ => {
+                return Ok(Linear::new(
+                    Param::frozen(self.placeholder(&[1, 1])?),
+                    None,
+                )?);
+            }
+        };
+        self.adapted(layer, &self.full_name(name), (i, o))
+    }
+
+    /// The layer with an adapter beside it, where one was asked for.
+    fn adapted(&self, layer: Linear, name: &str, (i, o): (usize, usize)) -> Built<Linear> {
+        let mut notes = self.store.notes.borrow_mut();
+        let Some((adapters, noise)) = notes.adapters.as_mut() else {
+            return Ok(layer);
+        };
+        let Some(branch) = (adapters.choose)(name) else {
+            return Ok(layer);
+        };
+        let (down, up) = starting_values(noise, adapters.rank, (i, o), &self.store.device)?;
+        let lora = Lora::new(&down, &up, branch)?;
+        notes.vars.insert(format!("{name}{LORA_DOWN}"), down);
+        notes.vars.insert(format!("{name}{LORA_UP}"), up);
+        Ok(layer.with_lora(lora))
     }
 
     /// A convolution, `{name}.weight [o, i, k, k]` and `{name}.bias [o]`.

@@ -9,6 +9,7 @@ use super::kernels::frozen::{FrozenProduct, Kind};
 use super::kernels::trained::TrainedLinear;
 use super::kernels::weight::{Direction, Weight};
 use super::kernels::{apply1, compute_dtype, is_cpu};
+use super::lora::Lora;
 use super::param::{Param, grad_enabled};
 
 /// `y = x Wᵀ + b`. A frozen weight costs no weight gradient.
@@ -20,6 +21,7 @@ pub struct Linear {
     width: usize,
     /// For a layer with nothing to train.
     frozen: Option<Frozen>,
+    lora: Option<Box<Lora>>,
 }
 
 /// Weight and bias as the kernels want them.
@@ -69,7 +71,17 @@ impl Linear {
             out,
             width,
             frozen,
+            lora: None,
         })
+    }
+
+    /// The layer with an adapter beside it: `y = x Wᵀ + b + scale · up(down(x))`.
+    #[must_use]
+    pub fn with_lora(self, lora: Lora) -> Self {
+        Self {
+            lora: Some(Box::new(lora)),
+            ..self
+        }
     }
 
     /// Shape: `[.., i]` to `[.., o]`, any number of leading axes, contiguous or not. The result has the type of
@@ -85,6 +97,14 @@ impl Linear {
                 self.width
             );
         }
+        let y = self.plain(x)?;
+        match &self.lora {
+            Some(lora) => lora.add_to(y, x),
+            None => Ok(y),
+        }
+    }
+
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
         if !is_cpu(x) {
             return self.composed(x);
         }
@@ -120,8 +140,9 @@ impl Linear {
             .transpose()?;
         let op = TrainedLinear {
             input_gradient: wide.track_op(),
-            weight_gradient: self.weight.is_trainable(),
-            bias_gradient: self.bias.as_ref().is_some_and(Param::is_trainable),
+            // A weight that learns now has a graph; one inside `no_grad` or of a resting branch has none.
+            weight_gradient: weight.track_op(),
+            bias_gradient: bias.as_ref().is_some_and(Tensor::track_op),
         };
         op.apply(&wide, &weight, bias.as_ref())?.to_dtype(x.dtype())
     }

@@ -5,7 +5,7 @@
 //! All model code therefore goes through this module, and `clippy.toml` forbids the functions it replaces.
 //!
 //! Activations are channels last, `[b, f, h, w, c]`: see [`layout`]. Convolutions and norms are frozen and pass a
-//! gradient to their input only; [`Linear`] can be trained through [`Param`].
+//! gradient to their input only; [`Linear`] can be trained through [`Param`], or carry a trained [`Lora`].
 
 pub mod activation;
 pub mod attention;
@@ -13,6 +13,7 @@ pub mod conv;
 pub mod embedding;
 pub mod layout;
 pub mod linear;
+pub mod lora;
 pub mod noise;
 pub mod norm;
 pub mod param;
@@ -26,6 +27,7 @@ pub use attention::{Mask, attention};
 pub use conv::{Conv2d, Conv2dConfig, Padding, TemporalConv};
 pub use embedding::timestep_embedding;
 pub use linear::Linear;
+pub use lora::{Branch, Dropout, Lora};
 pub use noise::{NoiseStream, Purpose};
 pub use norm::{GroupNorm, LayerNorm};
 pub use param::{Param, grad_enabled, no_grad};

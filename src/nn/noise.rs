@@ -77,6 +77,24 @@ impl NoiseStream {
             .to_device(device)
     }
 
+    /// Ones with probability `p`, else zeros, as `f32`.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn chance(&mut self, shape: impl Into<Shape>, p: f64, device: &Device) -> Result<Tensor> {
+        let shape = shape.into();
+        let count = shape.elem_count();
+        // A word is below the limit with probability limit / 2^32; at p = 1 every word is.
+        let limit = (p.clamp(0.0, 1.0) * 4_294_967_296.0) as u64;
+        let mut values = Vec::with_capacity(count.next_multiple_of(4));
+        while values.len() < count {
+            let words = self.next_block();
+            values.extend(words.map(|word| if u64::from(word) < limit { 1.0f32 } else { 0.0 }));
+        }
+        values.truncate(count);
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)
+    }
+
     /// A whole number in `0..n`, every one equally likely; 0 when `n` is 0.
     pub fn below(&mut self, n: u32) -> u32 {
         // Lemire's method: the high half of a product, with the few words that would favour some numbers

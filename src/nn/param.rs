@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use candle_core::{Tensor, Var};
 
+use super::lora::Branch;
+
 thread_local! {
     static GRAD_ENABLED: Cell<bool> = const { Cell::new(true) };
 }
@@ -39,6 +41,8 @@ pub struct Param(Kind);
 enum Kind {
     Frozen(Tensor),
     Trainable(Var),
+    /// Learns only while its branch does.
+    Adapter(Var, Branch),
 }
 
 impl Param {
@@ -56,9 +60,14 @@ impl Param {
         Self(Kind::Trainable(v.clone()))
     }
 
+    /// A weight of an adapter: learns like [`Self::trainable`], but only while its branch does.
+    pub fn adapter(v: &Var, branch: Branch) -> Self {
+        Self(Kind::Adapter(v.clone(), branch))
+    }
+
     /// Whether this weight is a variable.
     pub fn is_trainable(&self) -> bool {
-        matches!(self.0, Kind::Trainable(_))
+        !matches!(self.0, Kind::Frozen(_))
     }
 
     /// The weight for a forward pass; a variable is seen detached inside [`no_grad`]. Shares the storage.
@@ -66,7 +75,8 @@ impl Param {
         match &self.0 {
             Kind::Frozen(t) => t.clone(),
             Kind::Trainable(v) if grad_enabled() => v.as_tensor().clone(),
-            Kind::Trainable(v) => v.as_tensor().detach(),
+            Kind::Adapter(v, branch) if grad_enabled() && branch.learns() => v.as_tensor().clone(),
+            Kind::Trainable(v) | Kind::Adapter(v, _) => v.as_tensor().detach(),
         }
     }
 
@@ -74,7 +84,7 @@ impl Param {
     pub fn dims(&self) -> &[usize] {
         match &self.0 {
             Kind::Frozen(t) => t.dims(),
-            Kind::Trainable(v) => v.as_tensor().dims(),
+            Kind::Trainable(v) | Kind::Adapter(v, _) => v.as_tensor().dims(),
         }
     }
 }

@@ -21,10 +21,16 @@ pub struct CheckpointState {
     pub step: u32,
     /// Optimiser updates done; the bias correction of Adam counts them.
     pub updates: u32,
+    /// Updates of the single-frame pass, for methods that have one.
+    #[serde(default)]
+    pub spatial_updates: u32,
     /// Position of the stream that draws timesteps.
     pub timestep_stream: u64,
     /// Position of the stream that draws noise.
     pub noise_stream: u64,
+    /// Position of the stream that chooses frames, for methods that do.
+    #[serde(default)]
+    pub frame_stream: u64,
     /// Settings as they stand after live changes, by name.
     pub live: LiveSettings,
 }

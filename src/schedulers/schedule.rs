@@ -58,6 +58,15 @@ impl NoiseSchedule {
         self.mix(t, (eps, |a| a.sqrt()), (x0, |a| -(1.0 - a).sqrt()))
     }
 
+    /// What a network of this kind should say: the noise, the velocity or the clean sample; shapes as [`Self::add_noise`].
+    pub fn target(&self, x0: &Tensor, eps: &Tensor, t: &[u32]) -> Result<Tensor> {
+        match self.prediction {
+            PredictionType::Epsilon => Ok(eps.clone()),
+            PredictionType::Velocity => self.velocity(x0, eps, t),
+            PredictionType::Sample => Ok(x0.clone()),
+        }
+    }
+
     /// Clean sample told by the network's output `out` at `x_t` (Tweedie's formula for noise prediction).
     ///
     /// Shapes as [`Self::add_noise`]. Differentiable with respect to `out` and `x_t`.

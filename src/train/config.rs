@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use crate::methods::Method;
+use crate::methods::{Method, Tuning};
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
@@ -38,6 +38,12 @@ pub struct TransferConfig {
     /// Largest diffusion timestep that is trained, at most the model's last
     #[arg(long, default_value_t = 999, help_heading = "Training")]
     pub max_timestep: u32,
+    /// MotionDirector: inner width of the adapters
+    #[arg(long, default_value_t = 32, help_heading = "Training")]
+    pub rank: usize,
+    /// MotionDirector: share of the adapters' output that is left out while training, 0 to below 1
+    #[arg(long, default_value_t = 0.1, help_heading = "Training")]
+    pub lora_dropout: f64,
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
@@ -149,6 +155,9 @@ pub struct TransferConfig {
     #[arg(long, help_heading = "Sampling")]
     pub guidance: Option<f64>,
 
+    /// MotionDirector: how much of the clip's look is kept in samples, 0 for none
+    #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]
+    pub spatial_scale: f64,
     /// Frames per second of the films that are written [default: those taken from the clip, at least 8]
     #[arg(long, help_heading = "Sampling")]
     pub play_fps: Option<f64>,
@@ -207,9 +216,19 @@ pub enum Preset {
     Paper,
     /// The authors' code: absolute residuals, 2 levels
     SmaRepo,
+    /// MotionDirector as its authors train it on a single video, with the paper's spectral terms
+    MotionDirector,
 }
 
 impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 4] = [
+        Self::Default,
+        Self::Paper,
+        Self::SmaRepo,
+        Self::MotionDirector,
+    ];
+
     /// The preset's file.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -217,6 +236,7 @@ impl Preset {
             Self::Default => include_str!("../../assets/presets/default.toml"),
             Self::Paper => include_str!("../../assets/presets/paper.toml"),
             Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
+            Self::MotionDirector => include_str!("../../assets/presets/motion-director.toml"),
         }
     }
 
@@ -343,6 +363,15 @@ impl TransferConfig {
             .unwrap_or_else(|| taken_fps.max(WATCHABLE_FPS))
     }
 
+    /// What the method needs to know to prepare a network.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            rank: self.rank,
+            seed: self.seed,
+        }
+    }
+
     /// Checks every number against its range.
     ///
     /// # Errors
@@ -371,6 +400,19 @@ impl TransferConfig {
         for weight in &self.level_weights {
             at_least_0("--level-weights", *weight)?;
         }
+        range(
+            "--rank",
+            self.rank as f64,
+            (1..=1024).contains(&self.rank),
+            "1 to 1024",
+        )?;
+        range(
+            "--lora-dropout",
+            self.lora_dropout,
+            (0.0..1.0).contains(&self.lora_dropout),
+            "0 to below 1",
+        )?;
+        at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
         if let Some(fps) = self.play_fps {
             let good = (0.1..=240.0).contains(&fps);

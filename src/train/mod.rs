@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod objective;
 mod optim;
+mod part;
 mod state;
 mod step;
 
@@ -12,7 +13,7 @@ pub use config::{
     explicit_over_preset,
 };
 pub use error::TrainError;
-pub use objective::{Batch, Objective, Terms, losses};
+pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
 pub use state::{plain_from_tensor, tensor_from_plain};
 pub use step::{StepStats, Trainer, load_weights};

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::config::TransferConfig;
-use crate::methods::Method;
+use crate::methods::{Method, motion_director, vmc};
 use crate::models::UNet3DConditionModel;
 use crate::schedulers::NoiseSchedule;
 use crate::spectral::loss::{CosineAxis, GlobalTerms, LocalTerms, Residual, SpectralLoss};
@@ -19,6 +19,8 @@ pub struct Batch {
     pub t: Vec<u32>,
     /// Text embeddings `[b, n, d]`.
     pub text: Tensor,
+    /// The frame that MotionDirector's loss takes the others relative to; other methods do not read it.
+    pub anchor: usize,
 }
 
 /// The scalars of one step, each with its graph where it has a weight above 0.
@@ -102,6 +104,27 @@ impl Objective {
     }
 }
 
+/// The loss of MotionDirector's spatial pass on frame `frame` of a batch; pure. It has no spectral terms: one frame has
+/// no motion.
+///
+/// # Errors
+/// When shapes do not fit the network or there is no such frame.
+pub fn spatial_loss(
+    unet: &UNet3DConditionModel,
+    batch: &Batch,
+    frame: usize,
+    schedule: &NoiseSchedule,
+) -> Result<Tensor> {
+    let (v0, eps) = (
+        batch.v0.narrow(2, frame, 1)?,
+        batch.eps.narrow(2, frame, 1)?,
+    );
+    let v_t = schedule.add_noise(&v0, &eps, &batch.t)?;
+    let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
+    let out = unet.forward(&v_t, &t, &batch.text)?.to_dtype(DType::F32)?;
+    motion_director::spatial_loss(&out, &schedule.target(&v0, &eps, &batch.t)?)
+}
+
 /// The loss terms of one batch; pure.
 ///
 /// Everything after the network is f32: the reference rounds x_t to half precision, which Tweedie's formula multiplies by
@@ -120,10 +143,13 @@ pub fn losses(unet: &UNet3DConditionModel, batch: &Batch, objective: &Objective)
     let out = unet.forward(&v_t, &t, &batch.text)?.to_dtype(DType::F32)?;
     let eps_hat = objective.schedule.predict_eps(&v_t, &out, &batch.t)?;
     let v0_hat = objective.schedule.predict_x0(&v_t, &out, &batch.t)?;
-    let base =
-        objective
-            .method
-            .base_loss(&eps_hat, &batch.eps, objective.residual, objective.axis)?;
+    let base = match objective.method {
+        Method::Vmc => vmc::base_loss(&eps_hat, &batch.eps, objective.residual, objective.axis)?,
+        Method::MotionDirector => {
+            let target = objective.schedule.target(&batch.v0, &batch.eps, &batch.t)?;
+            motion_director::base_loss(&out, &target, batch.anchor)?
+        }
+    };
 
     // A term without weight is still reported, but must cost no gradient (and 0 · NaN would be NaN).
     let seen = |lambda: f64| {

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TransferConfig;
 use super::error::TrainError;
-use super::objective::{Batch, Objective, Terms, losses};
-use super::optim::{AdamW, AdamWConfig, clip_coefficient};
+use super::objective::{Batch, Objective, Terms, losses, spatial_loss};
+use super::part::{Part, Rate, Refused, total_norm};
 use super::state::{file_from_tensors, tensor_from_plain};
-use crate::models::UNet3DConditionModel;
-use crate::nn::{NoiseStream, Purpose};
+use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
+use crate::methods::{Branches, Tuned};
+use crate::models::{LORA_DOWN, LORA_UP, UNet3DConditionModel};
+use crate::nn::{Dropout, NoiseStream, Purpose};
 use crate::project::{Checkpoint, CheckpointState, LiveSettings, TensorFile};
 use crate::schedulers::NoiseSchedule;
 
@@ -26,6 +28,9 @@ pub struct StepStats {
     pub timestep: u32,
     /// The method's own loss.
     pub base: f64,
+    /// Loss of MotionDirector's pass over a single frame; none for other methods and in steps that leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spatial: Option<f64>,
     /// Wavelet terms, coarse approximation first, then details from the finest.
     pub bands: Vec<f64>,
     /// Weighted sum of the bands, before λg.
@@ -46,14 +51,19 @@ pub struct StepStats {
 pub struct Trainer {
     config: TransferConfig,
     live: LiveSettings,
-    unet: UNet3DConditionModel,
-    vars: BTreeMap<String, Var>,
+    tuned: Tuned,
+    /// What the loss of the whole clip moves.
+    main: Part,
+    /// What MotionDirector's single-frame pass moves.
+    spatial: Option<Part>,
+    /// Whether this step has had its single-frame pass.
+    spatial_acts: bool,
     objective: Objective,
-    optimizer: AdamW,
     v0: Tensor,
     text: Tensor,
     timesteps: NoiseStream,
     noise: NoiseStream,
+    frames: NoiseStream,
     step: u32,
     grad_norms: BTreeMap<String, f64>,
 }
@@ -61,39 +71,41 @@ pub struct Trainer {
 impl Trainer {
     /// A trainer at step 0.
     ///
-    /// Shape: `v0` `[1, c, f, h, w]` latents times the VAE's scaling factor; `text` `[1, n, d]`; `vars` are the weights of
-    /// `unet` that learn, by state-dict name.
+    /// Shape: `v0` `[1, c, f, h, w]` latents times the VAE's scaling factor; `text` `[1, n, d]`.
     ///
     /// # Errors
     /// [`TrainError::NothingToTrain`], or when the clip does not fit the settings.
     pub fn new(
         config: &TransferConfig,
-        unet: UNet3DConditionModel,
-        vars: BTreeMap<String, Var>,
+        tuned: Tuned,
         schedule: NoiseSchedule,
         v0: &Tensor,
         text: &Tensor,
     ) -> Result<Self, TrainError> {
-        if vars.is_empty() {
+        let (spatial, main): (BTreeMap<_, _>, BTreeMap<_, _>) = tuned
+            .vars
+            .clone()
+            .into_iter()
+            .partition(|(name, _)| tuned.branches.is_some() && is_spatial(name));
+        if main.is_empty() {
             let method = format!("{:?}", config.method);
             return Err(TrainError::NothingToTrain { method });
         }
         let objective = Objective::new(config, schedule, v0)
             .map_err(TrainError::during("preparing the loss"))?;
-        let optimizer = AdamW::new(AdamWConfig {
-            weight_decay: config.weight_decay,
-            ..AdamWConfig::default()
-        });
+        let part = |vars| Part::new(vars, config.weight_decay);
         Ok(Self {
             live: config.live(),
-            unet,
-            vars,
+            tuned,
+            main: part(main),
+            spatial: (!spatial.is_empty()).then(|| part(spatial)),
+            spatial_acts: false,
             objective,
-            optimizer,
             v0: v0.detach(),
             text: text.detach(),
             timesteps: NoiseStream::new(config.seed, Purpose::Timestep),
             noise: NoiseStream::new(config.seed, Purpose::Noise),
+            frames: NoiseStream::new(config.seed, Purpose::Frame),
             step: 0,
             grad_norms: BTreeMap::new(),
             config: config.clone(),
@@ -112,10 +124,11 @@ impl Trainer {
         self.step >= self.config.steps
     }
 
-    /// The network, as trained so far.
+    /// The network as trained so far, its adapters switched for sampling.
     #[must_use]
     pub fn unet(&self) -> &UNet3DConditionModel {
-        &self.unet
+        self.tuned.set_for_sampling(self.config.spatial_scale);
+        &self.tuned.unet
     }
 
     /// The settings as they stand after live changes.
@@ -154,37 +167,103 @@ impl Trainer {
     /// One step: draw noise and timestep, compute the loss, update the weights.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights as they were;
-    /// [`TrainError::Dead`] on the first step when a trainable tensor gets no gradient.
+    /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights of that pass as they were;
+    /// [`TrainError::Dead`] on the first steps when a trainable tensor gets no gradient.
     pub fn step(&mut self) -> Result<StepStats, TrainError> {
         let batch = self.draw().map_err(TrainError::during("drawing noise"))?;
-        self.step_on(&batch)
+        self.grad_norms.clear();
+        let spatial = self.spatial_pass(&batch)?;
+        let mut stats = self.step_on(&batch)?;
+        stats.spatial = spatial;
+        Ok(stats)
     }
 
-    /// One step on noise and timesteps of the caller's.
+    /// One step on noise and timesteps of the caller's, without a single-frame pass.
     ///
     /// # Errors
     /// As [`Self::step`].
     pub fn step_on(&mut self, batch: &Batch) -> Result<StepStats, TrainError> {
         let t = batch.t.first().copied().unwrap_or_default();
-        let terms = losses(&self.unet, batch, &self.objective)
+        if let Some(Branches { spatial, temporal }) = &self.tuned.branches {
+            temporal.set(1.0, true, self.dropout(1));
+            spatial.set(f64::from(self.spatial_acts), false, self.dropout(2));
+        }
+        let terms = losses(&self.tuned.unet, batch, &self.objective)
             .map_err(TrainError::during("the forward pass"))?;
         let mut stats = self
             .stats(&terms, t)
             .map_err(TrainError::during("reading the loss"))?;
         self.check_finite(&stats)?;
-        let grads = self.gradients(&terms.total)?;
-        stats.grad_norm = self.measure(&grads, t)?;
-        self.optimizer
-            .update(
-                &self.vars,
-                &grads,
-                self.live.learning_rate,
-                clip_coefficient(stats.grad_norm, self.config.clip_norm),
-            )
-            .map_err(TrainError::during("updating the weights"))?;
+        let learned = self.main.learn(&terms.total, self.rate());
+        let norms = learned.map_err(|refused| self.refused(refused, t))?;
+        stats.grad_norm = total_norm(&norms);
+        self.grad_norms.extend(norms);
+        self.spatial_acts = false;
         self.step += 1;
         Ok(stats)
+    }
+
+    /// MotionDirector's pass over one frame of the batch, in four steps of five: the spatial adapters learn what the clip
+    /// looks like, and then act in the pass over the whole clip, so that the temporal ones need not learn it.
+    ///
+    /// Unlike the authors' code the spatial adapters move before the other pass looks, which keeps one graph in memory
+    /// instead of two.
+    fn spatial_pass(&mut self, batch: &Batch) -> Result<Option<f64>, TrainError> {
+        let (Some(mut part), Some(branches)) = (self.spatial.take(), self.tuned.branches.clone())
+        else {
+            return Ok(None);
+        };
+        let done = self.learn_one_frame(&mut part, &branches, batch);
+        self.spatial = Some(part);
+        done
+    }
+
+    fn learn_one_frame(
+        &mut self,
+        part: &mut Part,
+        branches: &Branches,
+        batch: &Batch,
+    ) -> Result<Option<f64>, TrainError> {
+        let t = batch.t.first().copied().unwrap_or_default();
+        let count = u32::try_from(self.v0.dims()[2]).unwrap_or(u32::MAX);
+        // Both are drawn in every step, so that the stream's position follows from the step.
+        let skipped = self.frames.below(SPATIAL_PASS_SKIPPED_ONCE_IN) == 0;
+        let frame = self.frames.below(count) as usize;
+        if skipped {
+            return Ok(None);
+        }
+        branches.temporal.set(0.0, false, None);
+        branches.spatial.set(1.0, true, self.dropout(0));
+        let loss = spatial_loss(&self.tuned.unet, batch, frame, self.objective.schedule())
+            .map_err(TrainError::during("the single-frame pass"))?;
+        let value = loss
+            .to_scalar::<f32>()
+            .map_err(TrainError::during("reading the loss"))?;
+        if !value.is_finite() {
+            return Err(self.not_finite(t, "the single-frame loss".to_owned()));
+        }
+        let learned = part.learn(&loss, self.rate());
+        let norms = learned.map_err(|refused| self.refused(refused, t))?;
+        self.grad_norms.extend(norms);
+        self.spatial_acts = true;
+        Ok(Some(f64::from(value)))
+    }
+
+    fn rate(&self) -> Rate {
+        Rate {
+            learning_rate: self.live.learning_rate,
+            clip_norm: self.config.clip_norm,
+        }
+    }
+
+    /// Dropout of a pass of this step. Each has its own place in the stream, so that a resumed run drops the same numbers.
+    fn dropout(&self, pass: u64) -> Option<Dropout> {
+        let probability = self.config.lora_dropout;
+        (probability > 0.0).then(|| {
+            let mut stream = NoiseStream::new(self.config.seed, Purpose::Dropout);
+            stream.seek((u64::from(self.step) << 34) | (pass << 32));
+            Dropout::new(probability, stream)
+        })
     }
 
     fn draw(&mut self) -> candle_core::Result<Batch> {
@@ -197,11 +276,18 @@ impl Trainer {
         let eps = self
             .noise
             .normal(self.v0.shape(), DType::F32, self.v0.device())?;
+        let anchor = match &self.tuned.branches {
+            Some(_) => self
+                .frames
+                .below(u32::try_from(self.v0.dim(2)?).unwrap_or(u32::MAX)),
+            None => 0,
+        };
         Ok(Batch {
             v0: self.v0.clone(),
             eps,
             t,
             text: self.text.clone(),
+            anchor: anchor as usize,
         })
     }
 
@@ -213,6 +299,7 @@ impl Trainer {
             steps: self.config.steps,
             timestep,
             base: number(&terms.base)?,
+            spatial: None,
             bands: terms.bands.iter().map(number).collect::<Result<_, _>>()?,
             global: number(&terms.global)?,
             amplitude: number(&terms.amplitude)?,
@@ -245,45 +332,17 @@ impl Trainer {
         }
     }
 
-    fn gradients(&self, loss: &Tensor) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        let store = loss
-            .backward()
-            .map_err(TrainError::during("the backward pass"))?;
-        let mut grads = BTreeMap::new();
-        for (name, var) in &self.vars {
-            if let Some(grad) = store.get(var.as_tensor()) {
-                grads.insert(name.clone(), grad.detach());
+    fn refused(&self, refused: Refused, timestep: u32) -> TrainError {
+        match refused {
+            Refused::Failed(error) => error,
+            Refused::NotFinite(name) => {
+                self.not_finite(timestep, format!("the gradient of {name}"))
             }
+            Refused::Dead(names) => TrainError::Dead {
+                names,
+                total: self.tuned.vars.len(),
+            },
         }
-        Ok(grads)
-    }
-
-    /// Norms by tensor and their total, summed in name order; refuses what cannot be trained with.
-    fn measure(&mut self, grads: &BTreeMap<String, Tensor>, t: u32) -> Result<f64, TrainError> {
-        self.grad_norms.clear();
-        let mut sum = 0.0;
-        for (name, grad) in grads {
-            let square = grad
-                .to_dtype(DType::F64)
-                .and_then(|grad| grad.sqr()?.sum_all()?.to_scalar::<f64>())
-                .map_err(TrainError::during("measuring the gradient"))?;
-            if !square.is_finite() {
-                return Err(self.not_finite(t, format!("the gradient of {name}")));
-            }
-            self.grad_norms.insert(name.clone(), square.sqrt());
-            sum += square;
-        }
-        if self.step == 0 {
-            let dead = |name: &&String| self.grad_norms.get(*name).is_none_or(|norm| *norm == 0.0);
-            let names: Vec<_> = self.vars.keys().filter(dead).cloned().collect();
-            if !names.is_empty() {
-                return Err(TrainError::Dead {
-                    names,
-                    total: self.vars.len(),
-                });
-            }
-        }
-        Ok(sum.sqrt())
     }
 
     /// The trained weights by state-dict name; `about` is a short JSON text for the file's header.
@@ -291,11 +350,9 @@ impl Trainer {
     /// # Errors
     /// When the device cannot be read.
     pub fn weights(&self, about: String) -> Result<TensorFile, TrainError> {
-        file_from_tensors(
-            self.vars.iter().map(|(name, var)| (name, var.as_tensor())),
-            about,
-        )
-        .map_err(TrainError::during("reading the weights"))
+        let tensors = self.tuned.vars.iter();
+        file_from_tensors(tensors.map(|(name, var)| (name, var.as_tensor())), about)
+            .map_err(TrainError::during("reading the weights"))
     }
 
     /// Everything needed to go on later, bit for bit.
@@ -303,14 +360,23 @@ impl Trainer {
     /// # Errors
     /// When the device cannot be read.
     pub fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
-        let optimizer = file_from_tensors(&self.optimizer.state(), String::new())
+        let mut moments = self.main.optimizer.state();
+        if let Some(part) = &self.spatial {
+            moments.extend(part.optimizer.state());
+        }
+        let optimizer = file_from_tensors(&moments, String::new())
             .map_err(TrainError::during("reading the optimiser"))?;
         Ok(Checkpoint {
             state: CheckpointState {
                 step: self.step,
-                updates: self.optimizer.updates(),
+                updates: self.main.optimizer.updates(),
+                spatial_updates: self
+                    .spatial
+                    .as_ref()
+                    .map_or(0, |part| part.optimizer.updates()),
                 timestep_stream: self.timesteps.position(),
                 noise_stream: self.noise.position(),
+                frame_stream: self.frames.position(),
                 live: self.live,
             },
             weights: self.weights(String::new())?,
@@ -323,20 +389,40 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Mismatch`] when it belongs to another model.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        load_weights(&self.vars, &checkpoint.weights)?;
+        load_weights(&self.tuned.vars, &checkpoint.weights)?;
         let device = self.v0.device().clone();
-        let mut state = BTreeMap::new();
+        let (mut main, mut spatial) = (BTreeMap::new(), BTreeMap::new());
         for (name, plain) in &checkpoint.optimizer.tensors {
             let tensor = tensor_from_plain(plain, &device)
                 .map_err(TrainError::during("reading the optimiser"))?;
-            state.insert(name.clone(), tensor);
+            let var = name
+                .strip_suffix(".exp_avg")
+                .or_else(|| name.strip_suffix(".exp_avg_sq"));
+            let into = match var.is_some_and(|var| self.main.vars.contains_key(var)) {
+                true => &mut main,
+                false => &mut spatial,
+            };
+            into.insert(name.clone(), tensor);
         }
-        self.optimizer.restore(checkpoint.state.updates, &state);
+        self.main.optimizer.restore(checkpoint.state.updates, &main);
+        if let Some(part) = &mut self.spatial {
+            part.optimizer
+                .restore(checkpoint.state.spatial_updates, &spatial);
+        }
         self.timesteps.seek(checkpoint.state.timestep_stream);
         self.noise.seek(checkpoint.state.noise_stream);
+        self.frames.seek(checkpoint.state.frame_stream);
         self.step = checkpoint.state.step;
         self.set_live(checkpoint.state.live)
     }
+}
+
+/// Whether this variable of an adapter learns in the single-frame pass.
+fn is_spatial(name: &str) -> bool {
+    let layer = name
+        .strip_suffix(LORA_DOWN)
+        .or_else(|| name.strip_suffix(LORA_UP));
+    layer.and_then(motion_director::part_of) == Some(motion_director::Part::Spatial)
 }
 
 /// Sets every variable to the tensor of its name.

@@ -1,4 +1,4 @@
-//! A few optimizer steps of Video Motion Customization with spectral alignment, given the noise.
+//! A few optimizer steps of a host method with spectral alignment, given the noise.
 //!
 //! The optimizer is written out here, so that the trace checks networks, losses and gradients on their own.
 
@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
-use spectral_motion::models::ModelFolder;
+use spectral_motion::methods::motion_director::{self, Part};
+use spectral_motion::models::{Adapters, LORA_DOWN, LORA_UP, ModelFolder, UNet3DConditionModel};
+use spectral_motion::nn::Branch;
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, MotionLossConfig, Residual, SpectralLoss};
 
@@ -26,6 +28,62 @@ const EPSILON: f64 = 1e-8;
 const WEIGHT_DECAY: f64 = 1e-2;
 const LAMBDA_GLOBAL: f64 = 0.4;
 const LAMBDA_LOCAL: f64 = 0.2;
+
+/// The methods that traces exist for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Host {
+    Vmc,
+    /// The temporal pass alone, with adapters of rank 4.
+    MotionDirector,
+}
+
+/// Rank of the adapters in the traces.
+const RANK: usize = 4;
+
+impl Host {
+    /// The network and what learns in it, by the names of the trace and with its starting values.
+    fn load(self, folder: &ModelFolder, golden: &Tensors) -> (UNet3DConditionModel, Vars) {
+        let device = Device::Cpu;
+        if self == Self::Vmc {
+            return folder.load_unet(&learns, &device).unwrap();
+        }
+        let (unet, vars) = folder
+            .load_tuned_unet(
+                &|weights| {
+                    weights.set_adapters(Adapters {
+                        choose: Box::new(|layer| {
+                            let part = motion_director::part_of(layer);
+                            (part == Some(Part::Temporal)).then(Branch::default)
+                        }),
+                        rank: RANK,
+                        seed: 1,
+                    });
+                },
+                &device,
+            )
+            .unwrap();
+        let named = vars.into_iter().map(|(name, var)| {
+            let name = match name.strip_suffix(LORA_DOWN) {
+                Some(layer) => format!("{layer}.down"),
+                None => format!("{}.up", name.strip_suffix(LORA_UP).unwrap()),
+            };
+            var.set(&golden[&format!("init.{name}")]).unwrap();
+            (name, var)
+        });
+        (unet, named.collect())
+    }
+
+    fn base(self, out: &Tensor, eps: &Tensor, anchor: usize) -> Tensor {
+        match self {
+            Self::Vmc => {
+                SpectralLoss::cosine_alignment(out, eps, Residual::Abs, CosineAxis::Frame).unwrap()
+            }
+            Self::MotionDirector => motion_director::base_loss(out, eps, anchor).unwrap(),
+        }
+    }
+}
+
+type Vars = BTreeMap<String, Var>;
 
 fn learns(name: &str) -> bool {
     name.contains("temp_attentions")
@@ -97,9 +155,9 @@ impl AdamW {
 }
 
 /// Repeats the trace and compares every number in it.
-pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings) {
+pub fn check(name: &str, model: &Path, host: Host, golden: &Tensors, findings: &mut Findings) {
     let folder = ModelFolder::open(model).unwrap();
-    let (unet, vars) = folder.load_unet(&learns, &Device::Cpu).unwrap();
+    let (unet, vars) = host.load(&folder, golden);
     let expected: Vec<&str> = golden
         .keys()
         .filter_map(|key| key.strip_prefix("init."))
@@ -135,8 +193,10 @@ pub fn check(name: &str, model: &Path, golden: &Tensors, findings: &mut Findings
         let v_t = schedule.add_noise(v0, eps, &[t]).unwrap();
         let out = unet.forward(&v_t, &[f64::from(t)], text).unwrap();
         let v0_hat = schedule.predict_x0(&v_t, &out, &[t]).unwrap();
-        let base =
-            SpectralLoss::cosine_alignment(&out, eps, Residual::Abs, CosineAxis::Frame).unwrap();
+        let anchor = golden[&format!("{step}.anchor")]
+            .to_scalar::<i64>()
+            .unwrap() as usize;
+        let base = host.base(&out, eps, anchor);
         let global = losses.global(v0, &v0_hat).unwrap().total;
         let local = losses.local(v0, &v0_hat).unwrap();
         let both = (&local.amplitude + &local.phase).unwrap();

@@ -3,9 +3,11 @@
 pub mod bar;
 pub mod drop;
 mod icon;
+mod method;
 pub mod picture;
 mod plots;
 pub mod run;
+mod settings;
 pub mod timeline;
 pub mod transfer;
 

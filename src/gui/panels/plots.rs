@@ -1,12 +1,15 @@
 //! The numbers of a run as curves and as a map.
 
 use eframe::egui::{self, ColorImage, TextureHandle, TextureOptions, vec2};
-use egui_plot::{Corner, Legend, Line, LineStyle, Plot, PlotPoints, VLine};
+use egui_plot::{Line, LineStyle, Plot, PlotPoints, VLine};
 
 use crate::gui::run::Run;
 use crate::gui::theme;
 use crate::motion::picture::colour::Map;
 use crate::train::StepStats;
+
+/// Points of a curve, and columns of the map, at most: more than a screen has.
+const MOST_POINTS: usize = 1500;
 
 /// A name and what it reads from a step.
 type Curve<'a> = (String, Box<dyn Fn(&StepStats) -> Option<f64> + 'a>);
@@ -20,11 +23,15 @@ fn curves_ui(run: &Run, ui: &mut egui::Ui, id: &str, curves: Vec<Curve<'_>>) {
         ui.weak("The first step is on its way.");
         return;
     }
-    let legend = Legend::default()
-        .position(Corner::RightTop)
-        .text_style(egui::TextStyle::Small)
-        .background_alpha(0.6)
-        .follow_insertion_order(true);
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = vec2(10.0, 0.0);
+        for (index, (name, read)) in curves.iter().enumerate() {
+            let newest = run.stats.last().and_then(read);
+            let value = newest.map_or(String::new(), |value| format!(" {value:.3}"));
+            let text = egui::RichText::new(format!("{name}{value}")).small();
+            ui.label(text.color(theme::series(ui, index)));
+        }
+    });
     let lines: Vec<Line<'_>> = curves
         .into_iter()
         .enumerate()
@@ -32,6 +39,7 @@ fn curves_ui(run: &Run, ui: &mut egui::Ui, id: &str, curves: Vec<Curve<'_>>) {
             let points: PlotPoints<'_> = run
                 .stats
                 .iter()
+                .step_by(run.stats.len().div_ceil(MOST_POINTS))
                 .filter_map(|stats| Some([f64::from(stats.step), read(stats)?]))
                 .collect();
             Line::new(name, points)
@@ -50,7 +58,6 @@ fn curves_ui(run: &Run, ui: &mut egui::Ui, id: &str, curves: Vec<Curve<'_>>) {
         .collect();
     Plot::new(id.to_owned())
         .height(ui.available_height().max(40.0))
-        .legend(legend)
         .allow_scroll(false)
         .include_y(0.0)
         .include_x(0.0)
@@ -103,16 +110,76 @@ fn band_name(band: usize, bands: usize) -> String {
     }
 }
 
-/// The norm of all gradients, with a warning when there is none.
+/// The norm of all gradients over the steps, and of each weight now; weights that learn nothing stand out.
 pub fn gradients_ui(run: &Run, ui: &mut egui::Ui) {
-    if run.stats.last().is_some_and(|stats| stats.grad_norm <= 0.0) {
-        ui.colored_label(
-            theme::warning(ui),
-            "No gradient arrives: nothing is learnt.",
+    let dead = run.gradients.values().filter(|norm| **norm <= 0.0).count();
+    if dead > 0 {
+        let text = format!(
+            "{dead} of {} weights get no gradient: they learn nothing.",
+            run.gradients.len()
         );
+        ui.colored_label(theme::warning(ui), text);
     }
-    let curves = vec![curve("gradient norm", |stats| stats.grad_norm)];
-    curves_ui(run, ui, "gradients", curves);
+    let room = ui.available_size();
+    ui.horizontal_top(|ui| {
+        let half = vec2(room.x * 0.45, room.y);
+        ui.allocate_ui(half, |ui| {
+            ui.set_min_size(half);
+            ui.vertical(|ui| {
+                let curves = vec![curve("all weights", |stats| stats.grad_norm)];
+                curves_ui(run, ui, "gradients", curves);
+            });
+        });
+        egui::ScrollArea::vertical()
+            .auto_shrink(false)
+            .show(ui, |ui| weights_ui(run, ui));
+    });
+}
+
+fn weights_ui(run: &Run, ui: &mut egui::Ui) {
+    let most = run.gradients.values().copied().fold(0.0, f64::max);
+    let mut rows: Vec<_> = run.gradients.iter().collect();
+    // What learns nothing first, then from the strongest down.
+    rows.sort_by(|(_, a), (_, b)| (**a > 0.0).cmp(&(**b > 0.0)).then(b.total_cmp(a)));
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    for (name, norm) in rows {
+        let size = vec2(ui.available_width() - 8.0, 16.0);
+        let (rect, response) = ui.allocate_exact_size(size, egui::Sense::hover());
+        if !ui.is_rect_visible(rect) {
+            continue;
+        }
+        let share = if most > 0.0 {
+            (norm / most) as f32
+        } else {
+            0.0
+        };
+        let mut bar = rect.shrink2(vec2(0.0, 2.0));
+        bar.set_width(rect.width() * share);
+        let painter = ui.painter_at(rect);
+        painter.rect_filled(bar, 2.0, theme::accent(ui).gamma_multiply(0.4));
+        let colour = if *norm > 0.0 {
+            ui.visuals().text_color()
+        } else {
+            theme::warning(ui)
+        };
+        let text = format!("{norm:.1e}  {}", short_name(name));
+        painter.text(
+            rect.left_center() + vec2(4.0, 0.0),
+            egui::Align2::LEFT_CENTER,
+            text,
+            font.clone(),
+            colour,
+        );
+        response.on_hover_text(format!("{name}: {norm:.3e}"));
+    }
+}
+
+/// The parts of a weight's name that tell it from the others.
+fn short_name(name: &str) -> String {
+    name.replace("temp_attentions", "temp")
+        .replace(".transformer_blocks", "")
+        .replace("_blocks", "")
+        .replace(".weight", "")
 }
 
 /// Step by band as a heat map, the slowest band at the bottom.
@@ -187,13 +254,15 @@ fn band_row(band: usize, bands: usize) -> usize {
 }
 
 fn map_image(run: &Run, bands: usize, most: f64) -> ColorImage {
-    let steps = run.stats.len();
-    let mut image = ColorImage::filled([steps, bands], theme::mapped(Map::Magnitude.colour(0.0)));
-    for (x, stats) in run.stats.iter().enumerate() {
+    let every = run.stats.len().div_ceil(MOST_POINTS).max(1);
+    let columns = run.stats.len().div_ceil(every);
+    let ground = theme::mapped(Map::Magnitude.colour(0.0));
+    let mut image = ColorImage::filled([columns, bands], ground);
+    for (x, stats) in run.stats.iter().step_by(every).enumerate() {
         for (band, value) in stats.bands.iter().enumerate().take(bands) {
             let y = bands - 1 - band_row(band, bands);
             let share = if most > 0.0 { value / most } else { 0.0 };
-            image.pixels[y * steps + x] = theme::mapped(Map::Magnitude.colour(share));
+            image.pixels[y * columns + x] = theme::mapped(Map::Magnitude.colour(share));
         }
     }
     image

@@ -9,6 +9,9 @@ use crate::gui::player::length;
 use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
 
+/// Height of the axis below the samples, in points.
+const AXIS_HEIGHT: f32 = 18.0;
+
 /// Which numbers are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plot {
@@ -55,7 +58,23 @@ impl Plot {
 #[derive(Default)]
 pub struct RunView {
     plot: Plot,
+    /// A run that was chosen; none is the newest.
+    chosen: Option<usize>,
     map: Option<(usize, egui::TextureHandle)>,
+}
+
+impl RunView {
+    /// Follows the newest run again.
+    pub fn follow(&mut self) {
+        self.chosen = None;
+        self.map = None;
+    }
+
+    fn index(&self, runs: usize) -> usize {
+        self.chosen
+            .filter(|index| *index < runs)
+            .unwrap_or(runs.saturating_sub(1))
+    }
 }
 
 /// Draws the pane.
@@ -107,12 +126,44 @@ fn export_ui(app: &mut App, ui: &mut egui::Ui) {
     });
 }
 
+/// The name of the shown run; with several of them, a list to choose from.
+fn title_ui(app: &mut App, ui: &mut egui::Ui) {
+    let runs = &app.queue.runs;
+    let index = app.run_view.index(runs.len());
+    let Some(run) = runs.get(index) else { return };
+    if runs.len() < 2 {
+        let title = egui::RichText::new(&run.title).strong();
+        ui.add(egui::Label::new(title).truncate())
+            .on_hover_text(&run.title);
+        return;
+    }
+    let name = |index: usize, run: &Run| format!("{}. {}", index + 1, run.title);
+    let mut wanted = index;
+    egui::ComboBox::from_id_salt("runs")
+        .selected_text(name(index, run))
+        .width(ui.available_width())
+        .truncate()
+        .show_ui(ui, |ui| {
+            for (other, run) in runs.iter().enumerate() {
+                ui.selectable_value(&mut wanted, other, name(other, run));
+            }
+        })
+        .response
+        .on_hover_text("Runs of this window.");
+    if wanted != index {
+        app.run_view.chosen = Some(wanted);
+        app.run_view.map = None;
+        let newest = app.queue.runs[wanted].samples.len().checked_sub(1);
+        app.compare.choose(newest.map(|sample| (wanted, sample)));
+        app.show_sample();
+    }
+}
+
 fn status_ui(app: &mut App, ui: &mut egui::Ui) {
-    let Some(run) = app.queue.current() else {
+    title_ui(app, ui);
+    let Some(run) = app.queue.runs.get(app.run_view.index(app.queue.runs.len())) else {
         return;
     };
-    ui.add(egui::Label::new(egui::RichText::new(&run.title).strong()).truncate())
-        .on_hover_text(&run.title);
     let share = if run.outcome.is_some() {
         1.0
     } else {
@@ -180,16 +231,16 @@ fn pace_text(run: &Run) -> String {
     parts.join(", ")
 }
 
-/// The samples on the step axis, playing.
-fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
-    let run_index = app.queue.runs.len().saturating_sub(1);
-    let Some(run) = app.queue.current() else {
-        return;
-    };
-    let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
-    let axis_height = 18.0;
+/// Where a step stands.
+fn step_x(run: &Run, area: Rect, step: u32) -> f32 {
     let steps = run.steps.max(run.step()).max(1);
-    let line = area.max.y - axis_height;
+    area.min.x + area.width() * step as f32 / steps as f32
+}
+
+/// The line of steps with what changed on the way.
+fn axis_ui(run: &Run, ui: &egui::Ui, area: Rect, line: f32) {
+    let steps = run.steps.max(run.step()).max(1);
+    let x = |step: u32| step_x(run, area, step);
     let painter = ui.painter_at(area.expand(4.0));
     let weak = theme::weak(ui);
     let font = egui::TextStyle::Small.resolve(ui.style());
@@ -198,7 +249,6 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
         line,
         egui::Stroke::new(2.0, theme::line(ui)),
     );
-    let x = |step: u32| area.min.x + area.width() * step as f32 / steps as f32;
     painter.hline(
         area.min.x..=x(run.step()),
         line,
@@ -226,13 +276,25 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
             mark.text
         ));
     }
+}
+
+/// The samples on the step axis, playing.
+fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
+    let run_index = app.run_view.index(app.queue.runs.len());
+    let Some(run) = app.queue.runs.get(run_index) else {
+        return;
+    };
+    let area = ui.available_rect_before_wrap().shrink2(vec2(4.0, 0.0));
+    let line = area.max.y - AXIS_HEIGHT;
+    axis_ui(run, ui, area, line);
+    let x = |step: u32| step_x(run, area, step);
     if run.samples.is_empty() {
-        painter.text(
+        ui.painter().text(
             pos2(area.center().x, area.min.y + (line - area.min.y) / 2.0),
             egui::Align2::CENTER_CENTER,
             "Samples appear here while it trains.",
-            font,
-            weak,
+            egui::TextStyle::Small.resolve(ui.style()),
+            theme::weak(ui),
         );
         return;
     }
@@ -269,7 +331,7 @@ fn samples_ui(app: &mut App, ui: &mut egui::Ui) {
             (index, frame),
             chosen == (run_index, index),
         );
-        painter.line_segment(
+        ui.painter().line_segment(
             [
                 pos2(rect.center().x, rect.max.y),
                 pos2(x(sample.step), line),
@@ -321,7 +383,8 @@ fn sample_ui(
 }
 
 fn plot_ui(app: &mut App, ui: &mut egui::Ui) {
-    let Some(run) = app.queue.runs.last() else {
+    let index = app.run_view.index(app.queue.runs.len());
+    let Some(run) = app.queue.runs.get(index) else {
         return;
     };
     ui.horizontal(|ui| {

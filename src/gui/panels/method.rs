@@ -1,0 +1,83 @@
+//! The choice of the host method, and what only one of them has.
+
+use eframe::egui;
+
+use super::settings::{about, number_ui};
+use super::transfer::{model_row_ui, preset_row_ui};
+use crate::gui::app::App;
+use crate::methods::Method;
+use crate::train::TransferConfig;
+
+/// Method, model and preset.
+pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
+    egui::Grid::new("method")
+        .num_columns(2)
+        .spacing([8.0, 6.0])
+        .show(ui, |ui| {
+            let label = ui.label("Method");
+            egui::ComboBox::from_id_salt("method")
+                .selected_text(method_name(app.document.settings.method))
+                .width(ui.available_width())
+                .show_ui(ui, |ui| {
+                    let method = &mut app.document.settings.method;
+                    for (value, hover) in METHODS {
+                        ui.selectable_value(method, value, method_name(value))
+                            .on_hover_text(hover);
+                    }
+                })
+                .response
+                .labelled_by(label.id)
+                .on_hover_text(about(
+                    "How the model learns the motion.",
+                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter.",
+                    "",
+                ));
+            ui.end_row();
+            model_row_ui(app, ui);
+            preset_row_ui(app, ui);
+        });
+}
+
+const METHODS: [(Method, &str); 2] = [
+    (
+        Method::Vmc,
+        "Video Motion Customization: Jeong, Park and Ye, CVPR 2024.",
+    ),
+    (
+        Method::MotionDirector,
+        "MotionDirector: Zhao and others, ECCV 2024.",
+    ),
+];
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Vmc => "VMC",
+        Method::MotionDirector => "MotionDirector",
+    }
+}
+
+/// What only MotionDirector has.
+pub(super) fn adapters_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    number_ui(
+        ui,
+        "Rank",
+        egui::DragValue::new(&mut settings.rank).range(1..=1024),
+        "Inner width of the adapters: more learns more, and copies more.",
+    );
+    number_ui(
+        ui,
+        "Dropout",
+        egui::DragValue::new(&mut settings.lora_dropout)
+            .range(0.0..=0.9)
+            .speed(0.01),
+        "Share of the adapters' output that is left out while training.",
+    );
+    number_ui(
+        ui,
+        "Keep the look",
+        egui::DragValue::new(&mut settings.spatial_scale)
+            .range(0.0..=2.0)
+            .speed(0.01),
+        "How much of the clip's look the samples keep, 0 for none.",
+    );
+}

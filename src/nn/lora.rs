@@ -1,0 +1,159 @@
+//! Low-rank adapters beside frozen linear layers (LoRA, arXiv 2106.09685), in groups that are switched together.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Result, Tensor, Var};
+
+use super::linear::Linear;
+use super::noise::NoiseStream;
+use super::param::{Param, grad_enabled};
+
+/// A group of adapters: how strongly they act, and whether they learn in the pass at hand. Clones share the state.
+#[derive(Clone, Debug)]
+pub struct Branch(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    scale: AtomicU64,
+    learns: AtomicBool,
+    dropout: Mutex<Option<Dropout>>,
+}
+
+/// Dropout on what the adapters of a branch add: each number is left out with a probability, the others are enlarged so
+/// that the expected sum stays.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    probability: f64,
+    stream: NoiseStream,
+}
+
+impl Dropout {
+    /// Leaves numbers out with `probability`, at least 0 and below 1, as the stream says.
+    #[must_use]
+    pub fn new(probability: f64, stream: NoiseStream) -> Self {
+        Self {
+            probability: probability.clamp(0.0, 0.999),
+            stream,
+        }
+    }
+
+    fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
+        let mask = self
+            .stream
+            .chance(x.shape(), 1.0 - self.probability, x.device())?;
+        let keep = mask.affine(1.0 / (1.0 - self.probability), 0.0)?;
+        x.mul(&keep.to_dtype(x.dtype())?)
+    }
+}
+
+impl Default for Branch {
+    /// Acts fully, learns, drops nothing.
+    fn default() -> Self {
+        Self(Arc::new(State {
+            scale: AtomicU64::new(1.0f64.to_bits()),
+            learns: AtomicBool::new(true),
+            dropout: Mutex::new(None),
+        }))
+    }
+}
+
+impl Branch {
+    /// What the adapters' output is multiplied with; at 0 they cost nothing.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        f64::from_bits(self.0.scale.load(Ordering::Relaxed))
+    }
+
+    /// Whether the adapters' weights get gradients.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.0.learns.load(Ordering::Relaxed)
+    }
+
+    /// Sets strength, learning and dropout for the passes to come.
+    pub fn set(&self, scale: f64, learns: bool, dropout: Option<Dropout>) {
+        self.0.scale.store(scale.to_bits(), Ordering::Relaxed);
+        self.0.learns.store(learns, Ordering::Relaxed);
+        *self
+            .0
+            .dropout
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = dropout;
+    }
+
+    fn drop_some(&self, x: Tensor) -> Result<Tensor> {
+        let mut dropout = self
+            .0
+            .dropout
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match dropout.as_mut() {
+            Some(dropout) if dropout.probability > 0.0 && grad_enabled() => dropout.apply(&x),
+            _ => Ok(x),
+        }
+    }
+}
+
+/// `scale · up(down(x))`: what is added to the output of a frozen layer.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    down: Linear,
+    up: Linear,
+    branch: Branch,
+}
+
+impl Lora {
+    /// Shape: `down [r, i]`, `up [o, r]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit each other.
+    pub fn new(down: &Var, up: &Var, branch: Branch) -> Result<Self> {
+        if down.dims2()?.0 != up.dims2()?.1 {
+            candle_core::bail!(
+                "lora: down has shape {:?}, up {:?}",
+                down.shape(),
+                up.shape()
+            );
+        }
+        Ok(Self {
+            down: Linear::new(Param::adapter(down, branch.clone()), None)?,
+            up: Linear::new(Param::adapter(up, branch.clone()), None)?,
+            branch,
+        })
+    }
+
+    /// Shape: `x [.., i]`, `y [.., o]` the output of the layer beside it; returns their sum `[.., o]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
+        let scale = self.branch.scale();
+        if scale == 0.0 {
+            return Ok(y);
+        }
+        let branch = self.up.forward(&self.down.forward(x)?)?;
+        let branch = self.branch.drop_some(branch)?;
+        y + branch.affine(scale, 0.0)?
+    }
+}
+
+/// Starting values of an adapter of rank `r`: `down ~ N(0, 1/r)`, `up` zero, so that it adds nothing at first.
+///
+/// Source: MotionDirector's `LoraInjectedLinear` (standard deviation `1 / r`). Variables are f32 on the stream's device.
+///
+/// # Errors
+/// When the device has no room.
+pub fn starting_values(
+    noise: &mut NoiseStream,
+    rank: usize,
+    (i, o): (usize, usize),
+    device: &candle_core::Device,
+) -> Result<(Var, Var)> {
+    let rank = rank.min(i).min(o).max(1);
+    let down = noise
+        .normal((rank, i), DType::F32, device)?
+        .affine(1.0 / rank as f64, 0.0)?;
+    let up = Tensor::zeros((o, rank), DType::F32, device)?;
+    Ok((Var::from_tensor(&down)?, Var::from_tensor(&up)?))
+}

@@ -1,0 +1,114 @@
+//! A set of variables that learn together: their optimiser, and what their gradients say.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor, Var};
+
+use super::error::TrainError;
+use super::optim::{AdamW, AdamWConfig, clip_coefficient};
+use crate::models::LORA_DOWN;
+
+/// Variables by state-dict name with the optimiser that moves them.
+pub(super) struct Part {
+    pub(super) vars: BTreeMap<String, Var>,
+    pub(super) optimizer: AdamW,
+}
+
+/// How far an update goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) learning_rate: f64,
+    /// Norm that the gradients of the part are clipped to, 0 for no clipping.
+    pub(super) clip_norm: f64,
+}
+
+/// Why an update was refused.
+pub(super) enum Refused {
+    /// This tensor's gradient is infinite or undefined.
+    NotFinite(String),
+    /// These tensors get no gradient.
+    Dead(Vec<String>),
+    Failed(TrainError),
+}
+
+impl Part {
+    pub(super) fn new(vars: BTreeMap<String, Var>, weight_decay: f64) -> Self {
+        let optimizer = AdamW::new(AdamWConfig {
+            weight_decay,
+            ..AdamWConfig::default()
+        });
+        Self { vars, optimizer }
+    }
+
+    /// Computes the gradients of `loss` and moves the variables. Gives the norm of every gradient before clipping.
+    ///
+    /// A refusal leaves the variables as they were.
+    pub(super) fn learn(
+        &mut self,
+        loss: &Tensor,
+        rate: Rate,
+    ) -> Result<BTreeMap<String, f64>, Refused> {
+        let grads = self.gradients(loss).map_err(Refused::Failed)?;
+        let norms = norms(&grads)?;
+        let dead = self.dead(&norms);
+        if !dead.is_empty() {
+            return Err(Refused::Dead(dead));
+        }
+        let scale = clip_coefficient(total_norm(&norms), rate.clip_norm);
+        self.optimizer
+            .update(&self.vars, &grads, rate.learning_rate, scale)
+            .map_err(TrainError::during("updating the weights"))
+            .map_err(Refused::Failed)?;
+        Ok(norms)
+    }
+
+    fn gradients(&self, loss: &Tensor) -> Result<BTreeMap<String, Tensor>, TrainError> {
+        let store = loss
+            .backward()
+            .map_err(TrainError::during("the backward pass"))?;
+        let mut grads = BTreeMap::new();
+        for (name, var) in &self.vars {
+            if let Some(grad) = store.get(var.as_tensor()) {
+                grads.insert(name.clone(), grad.detach());
+            }
+        }
+        Ok(grads)
+    }
+
+    /// Tensors that should have a gradient by now and have none. The lower factor of an adapter gets its first one after
+    /// the upper factor, which starts at zero, has moved.
+    fn dead(&self, norms: &BTreeMap<String, f64>) -> Vec<String> {
+        let updates = self.optimizer.updates();
+        let due = |name: &str| match name.ends_with(LORA_DOWN) {
+            true => updates == 1,
+            false => updates == 0,
+        };
+        self.vars
+            .keys()
+            .filter(|name| due(name) && norms.get(*name).is_none_or(|norm| *norm == 0.0))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Norms by tensor, or the first tensor whose gradient is not finite.
+fn norms(grads: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, f64>, Refused> {
+    let mut norms = BTreeMap::new();
+    for (name, grad) in grads {
+        let square = grad
+            .to_dtype(DType::F64)
+            .and_then(|grad| grad.sqr()?.sum_all()?.to_scalar::<f64>())
+            .map_err(TrainError::during("measuring the gradient"))
+            .map_err(Refused::Failed)?;
+        if !square.is_finite() {
+            return Err(Refused::NotFinite(name.clone()));
+        }
+        norms.insert(name.clone(), square.sqrt());
+    }
+    Ok(norms)
+}
+
+/// Norm of all gradients together, summed in name order.
+pub(super) fn total_norm(norms: &BTreeMap<String, f64>) -> f64 {
+    norms.values().map(|norm| norm * norm).sum::<f64>().sqrt()
+}

@@ -1,0 +1,371 @@
+//! The window with the real engine on the micro model, driven by the names that a screen reader hears.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use eframe::egui::{self, Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable as _;
+use proptest::prelude::*;
+use spectral_motion::gui::history::History;
+use spectral_motion::gui::{App, Document, Open, Run};
+use spectral_motion::job::Outcome;
+use spectral_motion::project::Project;
+use spectral_motion::train::TransferConfig;
+use spectral_motion::video;
+
+use crate::common::{micro_model, moving_square};
+
+/// Far longer than anything takes; machines that build at the same time are slow.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A file that is let go over the window.
+#[derive(Debug)]
+struct Held(PathBuf);
+
+impl egui::DroppedFile for Held {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        fs::read(&self.0).map_err(|error| error.to_string())
+    }
+}
+
+struct Studio {
+    harness: Harness<'static, App>,
+    folder: tempfile::TempDir,
+}
+
+impl Studio {
+    /// The window on an empty data folder, with settings that train the micro model until somebody stops it.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("start.toml");
+        document(steps_without_end()).write(&project).unwrap();
+        let data = folder.path().join("data");
+        Self {
+            harness: window(Some(project), data),
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn app(&self) -> &App {
+        self.harness.state()
+    }
+
+    fn run(&self) -> &Run {
+        self.app().queue().current().expect("a run")
+    }
+
+    /// Draws frames until the window is as wanted.
+    #[track_caller]
+    fn step_until(&mut self, what: &str, wanted: impl Fn(&App) -> bool) {
+        let begun = Instant::now();
+        while !wanted(self.app()) {
+            let problems: Vec<_> = self.app().problems().collect();
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no {what} for too long; problems: {problems:#?}"
+            );
+            self.harness.step();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What has just arrived is drawn, and can be found by its name.
+        self.harness.run_steps(3);
+    }
+
+    fn drop_file(&mut self, path: PathBuf) {
+        let file: egui::DroppedFileHandle = Arc::new(Held(path));
+        self.harness.input_mut().dropped_files.push(file);
+        self.harness.step();
+    }
+
+    #[track_caller]
+    fn click(&mut self, name: &str) {
+        self.harness
+            .get_by_role_and_label(egui::Role::Button, name)
+            .click();
+        self.harness.run_steps(3);
+    }
+
+    fn press(&mut self, modifiers: Modifiers, key: Key) {
+        self.harness.key_press_modifiers(modifiers, key);
+        self.harness.run_steps(3);
+    }
+
+    fn type_path(&mut self, path: &Path) {
+        let text = path.display().to_string();
+        self.harness
+            .get_by_role_and_label(egui::Role::TextInput, "Path")
+            .set_text_value_accesskit(&text);
+        self.harness.run_steps(3);
+    }
+}
+
+fn window(path: Option<PathBuf>, data: PathBuf) -> Harness<'static, App> {
+    let open = Open {
+        path,
+        model: None,
+        data: Some(data),
+        measure: false,
+    };
+    Harness::builder()
+        .with_size(egui::vec2(1280.0, 800.0))
+        .build_eframe(|cc| App::new(cc, &open))
+}
+
+fn steps_without_end() -> TransferConfig {
+    TransferConfig {
+        steps: 1_000_000,
+        frames: Some(4),
+        sampling_steps: Some(2),
+        preview_every: 0,
+        checkpoint_every: 0,
+        ..TransferConfig::default()
+    }
+}
+
+fn document(settings: TransferConfig) -> Document {
+    Project {
+        clip: None,
+        model: Some(micro_model()),
+        subject: "a red square".to_owned(),
+        prompt: "a bear".to_owned(),
+        runs: Vec::new(),
+        settings,
+    }
+}
+
+#[test]
+fn from_a_dropped_clip_to_a_film() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+
+    let clip = moving_square(studio.folder.path(), 6);
+    studio.drop_file(clip.clone());
+    studio.step_until("dropped clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&clip)
+    });
+
+    studio.click("Train");
+    studio.step_until("training step", |app| {
+        app.queue().current().is_some_and(|run| run.step() > 0)
+    });
+    studio.click("Pause");
+    studio.step_until("pause", |app| {
+        app.queue().current().is_some_and(|run| run.paused)
+    });
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::Slider, "λg global")
+        .set_value_accesskit(0.75);
+    studio.step_until("changed λg", |app| {
+        app.queue()
+            .current()
+            .is_some_and(|run| run.marks.iter().any(|mark| mark.text == "λg 0.75"))
+    });
+    assert!((studio.app().document().settings.lambda_g - 0.75).abs() < 1e-9);
+    let held_at = studio.run().step();
+    studio.click("Resume");
+    studio.step_until("step after the pause", |app| {
+        app.queue()
+            .current()
+            .is_some_and(|run| run.step() > held_at)
+    });
+    studio.click("Sample now");
+    studio.step_until("sample", |app| {
+        app.queue()
+            .current()
+            .is_some_and(|run| !run.samples.is_empty())
+    });
+    let sample = &studio.run().samples[0];
+    assert_eq!(sample.frames.len(), 4);
+    assert_eq!(sample.prompt, "a bear");
+    studio.click("Stop");
+    studio.step_until("stop", |app| {
+        app.queue().current().is_some_and(|run| !run.is_going())
+    });
+    assert!(matches!(
+        studio.run().outcome,
+        Some(Outcome::Cancelled { .. })
+    ));
+
+    let film = studio.path("bear.gif");
+    studio.press(Modifiers::NONE, Key::E);
+    studio.type_path(&film);
+    studio.click("Export film");
+    studio.step_until("film", |_| film.is_file());
+    let info = video::probe(&film).unwrap();
+    assert_eq!(info.frames, Some(12), "four frames, three times");
+    let recipe = video::read_recipe(&film).unwrap().expect("a recipe");
+    assert!(recipe.contains("a bear") && !recipe.contains("moving square/"));
+
+    let project = studio.path("mine.toml");
+    studio.press(Modifiers::COMMAND | Modifiers::SHIFT, Key::S);
+    studio.type_path(&project);
+    studio.click("Save");
+    studio.step_until("project file", |_| project.is_file());
+    let kept = studio.app().document().clone();
+    assert_eq!(kept.runs.len(), 1, "the run belongs to the project");
+    let data = studio.path("data");
+    let mut again = Studio {
+        harness: window(Some(project), data),
+        folder: studio.folder,
+    };
+    again.step_until("project", |app| app.is_ready() && *app.document() == kept);
+    let problems: Vec<_> = again.app().problems().collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn a_film_made_here_gives_its_settings_back_after_a_question() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let settings = TransferConfig {
+        lambda_l: 0.3125,
+        ..steps_without_end()
+    };
+    let recipe = serde_json::json!({
+        "format": 1, "program": "test", "subject": "a blue ball", "prompt": "a green cube", "seed": 77,
+        "clip": null, "model_name": "builtin", "model_sha256": {}, "tuned_sha256": null, "settings": settings,
+    });
+    let film = studio.path("made.gif");
+    let frames = vec![video::Frame::filled(16, 16, [9, 9, 9]); 6];
+    let clip = video::Clip::from_frames(frames, 8.0, "made");
+    let options = video::ExportOptions {
+        recipe: Some(recipe.to_string()),
+        ..video::ExportOptions::default()
+    };
+    video::export(
+        &clip,
+        &film,
+        video::ExportFormat::Gif,
+        &options,
+        &mut |_, _| std::ops::ControlFlow::Continue(()),
+    )
+    .unwrap();
+    studio.drop_file(film.clone());
+    studio.step_until("dropped film", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&film)
+    });
+    assert_eq!(
+        studio.app().document().subject,
+        "a red square",
+        "nothing before the answer"
+    );
+    studio.click("Use its settings");
+    let document = studio.app().document();
+    assert_eq!(document.subject, "a blue ball");
+    assert_eq!(document.prompt, "a green cube");
+    assert_eq!(document.settings.seed, 77);
+    assert!((document.settings.lambda_l - 0.3125).abs() < 1e-12);
+}
+
+#[test]
+fn bad_drops_are_told_and_the_window_lives_on() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let text = studio.path("letter.txt");
+    fs::write(&text, "dear all").unwrap();
+    let empty_file = studio.path("empty.mp4");
+    fs::write(&empty_file, []).unwrap();
+    let empty_folder = studio.path("nothing");
+    fs::create_dir(&empty_folder).unwrap();
+    let still = studio.path("still.png");
+    image::RgbImage::new(7680, 4320).save(&still).unwrap();
+    let broken_project = studio.path("broken.toml");
+    fs::write(&broken_project, "format = 1\n[project]\n").unwrap();
+    let gone = studio.path("gone.mp4");
+    for (count, bad) in [text, empty_file, empty_folder, still, broken_project, gone]
+        .into_iter()
+        .enumerate()
+    {
+        studio.drop_file(bad.clone());
+        studio.step_until("problem", |app| app.problems().count() > count);
+        let report = studio.app().problems().last().unwrap();
+        assert!(!report.headline.is_empty(), "{}", bad.display());
+        assert!(!report.what_to_do.is_empty(), "{}: {report}", bad.display());
+    }
+    let known = studio.app().problems().count();
+    // Three frames where the settings want four: refused with a way out, which works.
+    let short = moving_square(studio.folder.path(), 3);
+    studio.drop_file(short.clone());
+    studio.step_until("problem", |app| app.problems().count() > known);
+    studio.click("Loop it");
+    studio.step_until("looped clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&short)
+    });
+    assert!(studio.app().document().settings.loop_short);
+}
+
+#[test]
+fn keys_play_cut_and_undo_but_yield_to_words() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let before = studio.app().document().clone();
+
+    studio.press(Modifiers::NONE, Key::Space);
+    studio.press(Modifiers::NONE, Key::Home);
+    studio.press(Modifiers::NONE, Key::Period);
+    studio.press(Modifiers::NONE, Key::I);
+    assert!((studio.app().document().settings.start_secs - 0.125).abs() < 1e-6);
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(*studio.app().document(), before);
+    studio.press(Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+    assert!(studio.app().document().settings.start_secs > 0.1);
+
+    let field = studio
+        .harness
+        .get_by_role_and_label(egui::Role::TextInput, "Clip words");
+    field.focus();
+    studio.harness.run_steps(2);
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::TextInput, "Clip words")
+        .type_text(" io");
+    studio.press(Modifiers::NONE, Key::O);
+    assert!(studio.app().document().subject.ends_with(" io"));
+    assert_eq!(studio.app().document().settings.fps, None);
+
+    studio.harness.key_press(Key::Escape);
+    studio.harness.run_steps(2);
+    studio.press(Modifiers::SHIFT, Key::Questionmark);
+    studio
+        .harness
+        .get_by_label("Flip reference and sample, held");
+}
+
+proptest! {
+    /// Whatever was changed, undoing everything leads to the beginning and redoing everything to the end.
+    #[test]
+    fn undo_and_redo_retrace_every_change(changes in proptest::collection::vec(0_u8..4, 1..40)) {
+        let mut history = History::new(9_u8);
+        let mut now = 9;
+        for change in &changes {
+            now = *change;
+            history.settle(&now);
+        }
+        let mut seen = now;
+        while let Some(before) = history.undo(&seen) {
+            prop_assert_ne!(before, seen, "each step changes something");
+            seen = before;
+        }
+        prop_assert_eq!(seen, 9);
+        prop_assert!(!history.can_undo());
+        while let Some(after) = history.redo(&seen) {
+            seen = after;
+        }
+        prop_assert_eq!(seen, now);
+        history.undo(&seen);
+        history.settle(&200);
+        prop_assert!(!history.can_redo(), "a change after an undo begins a new future");
+    }
+}
