@@ -11,7 +11,9 @@ use spectral_motion::motion::picture::colour::Map;
 use spectral_motion::spectral::plain::{
     Fft2, amplitude, fftshift, frequency_weight, weighted_log_amplitude,
 };
-use spectral_motion::viz::{Canvas, Gpu, Paint, Painter, SpectrumStages, Table, Weighting, twin};
+use spectral_motion::viz::{
+    Canvas, Gpu, Paint, Painter, SpectrumStages, Table, WeightStages, Weighting, twin,
+};
 
 fn line(name: &str, runs: usize, mut f: impl FnMut(usize) -> Result<()>) -> Result<()> {
     f(0)?;
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
     println!("{}", serde_json::json!({ "adapter": gpu.name() }));
     let start = Instant::now();
     let (stages, painter) = (SpectrumStages::new(&gpu)?, Painter::new(&gpu)?);
+    let weight = WeightStages::new(&gpu)?;
     let ms = start.elapsed().as_secs_f64() * 1e3;
     println!("{}", serde_json::json!({ "name": "pipelines", "ms": ms }));
     for (h, w) in [(64, 64), (256, 256), (320, 576), (1024, 1024)] {
@@ -57,12 +60,13 @@ fn main() -> Result<()> {
             amplitudes = fftshift(&amplitude(&fft.forward(&plane)), h, w);
             Ok(())
         })?;
+        let weighted = weight.plane(&gpu, h * w);
         let paint = Paint::new(h, w, 0.0, 8.0);
         line(&format!("delta change {h}x{w} adapter"), runs, |run| {
             let weighting = Weighting::new(h, w, 0.05 + 0.01 * run as f64, Some(0.4));
-            stages.weigh(&gpu, &parts, &weighting);
+            weight.weigh(&gpu, (&parts.amplitude, &weighted), &weighting);
             let look = (Table::Map(Map::Magnitude), &paint);
-            painter.plane(&gpu, &canvas, &parts.weighted, look);
+            painter.plane(&gpu, &canvas, &weighted, look);
             Ok(canvas.read(&gpu).map(drop)?)
         })?;
         line(&format!("delta change {h}x{w} processor"), runs, |run| {

@@ -20,6 +20,8 @@ mod common;
 mod gradients;
 #[cfg(feature = "gui")]
 mod gui;
+#[cfg(feature = "gui")]
+mod instruments;
 mod jobs;
 mod methods;
 mod models;

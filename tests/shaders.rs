@@ -17,7 +17,7 @@ use spectral_motion::spectral::plain::{
 use spectral_motion::video::Frame;
 use spectral_motion::viz::{
     self, BandStages, Canvas, DftPass, Gpu, Length, LumaResidual, Paint, Painter, Plane, Rings,
-    Series, SpectrumStages, Table, Weighting, twin,
+    Series, SpectrumStages, Table, WeightStages, Weighting, twin,
 };
 
 /// Rows and columns: powers of two, the sizes of real clips, odd and prime ones.
@@ -35,6 +35,7 @@ const SIZES: &[(usize, usize)] = &[
 struct Device {
     gpu: Gpu,
     spectrum: SpectrumStages,
+    weight: WeightStages,
     bands: BandStages,
     painter: Painter,
 }
@@ -44,6 +45,7 @@ static DEVICE: LazyLock<Device> = LazyLock::new(|| {
     println!("adapter: {}", gpu.name());
     Device {
         spectrum: SpectrumStages::new(&gpu).expect("the spectrum's pipelines"),
+        weight: WeightStages::new(&gpu).expect("the weight's pipelines"),
         bands: BandStages::new(&gpu).expect("the bands' pipelines"),
         painter: Painter::new(&gpu).expect("the painter's pipelines"),
         gpu,
@@ -391,7 +393,7 @@ fn the_weight_is_the_twins() {
             let twin = frequency_weight(h, w, delta, base, cutoff, zero_border == 1);
             let found: Vec<f32> = device
                 .gpu
-                .read(&device.spectrum.weights(&device.gpu, &weighting))
+                .read(&device.weight.weights(&device.gpu, &weighting))
                 .expect("weights");
             let largest = twin.iter().copied().fold(1.0, f64::max);
             let on_edge = |i: usize| {
@@ -407,17 +409,11 @@ fn the_weight_is_the_twins() {
                 );
             }
 
-            let plane = device.gpu.upload("plane", &noise(h * w, 1));
-            let mut parts = device
-                .spectrum
-                .transform(&device.gpu, plane, (h, w))
-                .expect("a spectrum");
-            parts.amplitude = device.gpu.upload("amplitude", &amplitudes);
-            device.spectrum.weigh(&device.gpu, &parts, &weighting);
-            let found: Vec<f32> = device
-                .gpu
-                .read(&parts.weighted)
-                .expect("a weighted spectrum");
+            let amplitude = device.gpu.upload("amplitude", &amplitudes);
+            let weighted = device.weight.plane(&device.gpu, h * w);
+            let buffers = (&amplitude, &weighted);
+            device.weight.weigh(&device.gpu, buffers, &weighting);
+            let found: Vec<f32> = device.gpu.read(&weighted).expect("a weighted spectrum");
             let twin = weighted_log_amplitude(&amplitudes, &twin);
             for (i, (&found, &twin)) in found.iter().zip(&twin).enumerate() {
                 // The weight's error, relative, plus that of a logarithm below 15.
@@ -431,12 +427,22 @@ fn the_weight_is_the_twins() {
 }
 
 #[test]
+fn even_weights_leave_the_amplitude_as_it_is() {
+    let device = &*DEVICE;
+    for &(h, w) in SIZES {
+        let weights = device.weight.weights(&device.gpu, &Weighting::even(h, w));
+        let weights: Vec<f32> = device.gpu.read(&weights).expect("weights");
+        assert!(weights.iter().all(|w| *w == 1.0), "{h}x{w}");
+    }
+}
+
+#[test]
 fn a_difference_is_exact() {
     let device = &*DEVICE;
     let (a, b) = (noise(1000, 3), noise(1000, 4));
     let buffers = (device.gpu.upload("a", &a), device.gpu.upload("b", &b));
     let found = device
-        .spectrum
+        .weight
         .difference(&device.gpu, &buffers.0, &buffers.1, 1000);
     let found: Vec<f32> = device.gpu.read(&found).expect("a difference");
     let twin: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
@@ -479,6 +485,13 @@ fn the_bands_are_the_twins() {
             }
         }
     }
+}
+
+#[test]
+fn a_second_device_computes_as_well() {
+    let gpu = DEVICE.gpu.second().expect("a second device");
+    let buffer = gpu.upload("values", &[1.0_f32, 2.0]);
+    assert_eq!(gpu.read::<f32>(&buffer).expect("values"), [1.0, 2.0]);
 }
 
 #[test]

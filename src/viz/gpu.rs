@@ -36,6 +36,7 @@ pub enum GpuError {
 /// A device that runs compute shaders. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Gpu {
+    adapter: wgpu::Adapter,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     info: Arc<wgpu::AdapterInfo>,
@@ -51,9 +52,30 @@ impl Gpu {
             && limits.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
             && limits.max_compute_invocations_per_workgroup >= 256;
         can.then(|| Self {
+            adapter: adapter.clone(),
             device: device.clone(),
             queue: queue.clone(),
             info: Arc::new(adapter.get_info()),
+        })
+    }
+
+    /// Another device of the same adapter. What runs on a thread of its own must have one: a window that is resized
+    /// waits until its device is idle, and fails if somebody else keeps it busy.
+    ///
+    /// # Errors
+    /// `NoDevice` if the adapter gives no second one.
+    pub fn second(&self) -> Result<Self, GpuError> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("instruments"),
+            required_limits: self.device.limits(),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let (device, queue) = pollster::block_on(self.adapter.request_device(&descriptor))?;
+        Ok(Self {
+            adapter: self.adapter.clone(),
+            device,
+            queue,
+            info: self.info.clone(),
         })
     }
 

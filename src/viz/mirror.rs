@@ -82,6 +82,11 @@ impl Weighting {
             spare: [0; 2],
         }
     }
+
+    /// Every bin weighs 1: δ is 0, and both powers cancel.
+    pub fn even(h: usize, w: usize) -> Self {
+        Self::new(h, w, 0.0, None)
+    }
 }
 
 /// `compute/radial_rows.wgsl` and `compute/radial_rings.wgsl`

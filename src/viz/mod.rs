@@ -21,4 +21,4 @@ pub use draw::{Canvas, Painter, Table};
 pub use gpu::{Gpu, GpuError};
 pub use mirror::{DftPass, Length, LumaResidual, Paint, Plane, Rings, Series, Weighting};
 pub use shader::{FILES, ShaderError, resolve};
-pub use spectrum::{GpuSpectrum, SpectrumStages, radices};
+pub use spectrum::{GpuSpectrum, SpectrumStages, WeightStages, radices};

@@ -55,7 +55,7 @@ pub fn resolve(name: &str) -> Result<String, ShaderError> {
 }
 
 /// Adds `name` to `text`, what it imports first; `done` holds the files that are already there, or on their way.
-fn splice<'a>(name: &str, done: &mut Vec<&'a str>, text: &mut String) -> Result<(), ShaderError> {
+fn splice(name: &str, done: &mut Vec<&str>, text: &mut String) -> Result<(), ShaderError> {
     let (name, source) = FILES
         .iter()
         .find(|(file, _)| *file == name)

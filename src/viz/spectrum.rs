@@ -20,9 +20,6 @@ pub struct SpectrumStages {
     luma_residual: Stage,
     dft_pass: Stage,
     amplitude_phase: Stage,
-    frequency_weight: Stage,
-    weighted_spectrum: Stage,
-    difference: Stage,
     radial_rows: Stage,
     radial_rings: Stage,
 }
@@ -44,8 +41,6 @@ pub struct GpuSpectrum {
     pub log_amplitude: wgpu::Buffer,
     /// Angle in -pi..=pi.
     pub phase: wgpu::Buffer,
-    /// `ln(1 + w |F|)`, as [`SpectrumStages::weigh`] last left it.
-    pub weighted: wgpu::Buffer,
 }
 
 /// Factors of `n` whose product it is, none above 16 unless it is prime; `[1]` for 1. One pass is made for each.
@@ -104,9 +99,6 @@ impl SpectrumStages {
                 luma_residual: gpu.stage("compute/luma_residual.wgsl")?,
                 dft_pass: gpu.stage("compute/dft_pass.wgsl")?,
                 amplitude_phase: gpu.stage("compute/amplitude_phase.wgsl")?,
-                frequency_weight: gpu.stage("compute/frequency_weight.wgsl")?,
-                weighted_spectrum: gpu.stage("compute/weighted_spectrum.wgsl")?,
-                difference: gpu.stage("compute/difference.wgsl")?,
                 radial_rows: gpu.stage("compute/radial_rows.wgsl")?,
                 radial_rings: gpu.stage("compute/radial_rings.wgsl")?,
             })
@@ -156,7 +148,6 @@ impl SpectrumStages {
                 amplitude: gpu.zeros("amplitude", size),
                 log_amplitude: gpu.zeros("log amplitude", size),
                 phase: gpu.zeros("phase", size),
-                weighted: gpu.zeros("weighted", size),
             };
             let params = Plane {
                 h: h as u32,
@@ -217,48 +208,6 @@ impl SpectrumStages {
         source
     }
 
-    /// Recomputes the weighted spectrum: the only pass that a move of δ or of the cutoff needs.
-    pub fn weigh(&self, gpu: &Gpu, spectrum: &GpuSpectrum, weighting: &Weighting) {
-        let mut encoder = gpu.encoder();
-        let buffers = [&spectrum.amplitude, &spectrum.weighted];
-        let threads = (spectrum.h * spectrum.w, GROUP);
-        self.weighted_spectrum
-            .record(gpu, &mut encoder, weighting, &buffers, threads);
-        gpu.queue.submit([encoder.finish()]);
-    }
-
-    /// The weights alone, `[h, w]`.
-    pub fn weights(&self, gpu: &Gpu, weighting: &Weighting) -> wgpu::Buffer {
-        let size = weighting.h as usize * weighting.w as usize;
-        let weights = gpu.zeros("weights", size);
-        let mut encoder = gpu.encoder();
-        self.frequency_weight
-            .record(gpu, &mut encoder, weighting, &[&weights], (size, GROUP));
-        gpu.queue.submit([encoder.finish()]);
-        weights
-    }
-
-    /// `a - b` of two planes of `values` numbers.
-    pub fn difference(
-        &self,
-        gpu: &Gpu,
-        a: &wgpu::Buffer,
-        b: &wgpu::Buffer,
-        values: usize,
-    ) -> wgpu::Buffer {
-        let difference = gpu.zeros("difference", values);
-        let params = Length {
-            values: values as u32,
-            ..Length::default()
-        };
-        let mut encoder = gpu.encoder();
-        let buffers = [a, b, &difference];
-        self.difference
-            .record(gpu, &mut encoder, &params, &buffers, (values, GROUP));
-        gpu.queue.submit([encoder.finish()]);
-        difference
-    }
-
     /// Mean amplitude over rings; waits for the device.
     ///
     /// # Errors
@@ -301,5 +250,81 @@ impl SpectrumStages {
             }
         }
         Ok(result)
+    }
+}
+
+/// The compute pipelines of the weight: what is run anew whenever a slider moves.
+#[derive(Debug)]
+pub struct WeightStages {
+    frequency_weight: Stage,
+    weighted_spectrum: Stage,
+    difference: Stage,
+}
+
+impl WeightStages {
+    /// Compiles the pipelines.
+    ///
+    /// # Errors
+    /// `Refused` if the device does not take one of them.
+    pub fn new(gpu: &Gpu) -> Result<Self, GpuError> {
+        gpu.checked(|| {
+            Ok(Self {
+                frequency_weight: gpu.stage("compute/frequency_weight.wgsl")?,
+                weighted_spectrum: gpu.stage("compute/weighted_spectrum.wgsl")?,
+                difference: gpu.stage("compute/difference.wgsl")?,
+            })
+        })?
+    }
+
+    /// An empty plane of `values` numbers, for [`weigh`](Self::weigh) to fill.
+    pub fn plane(&self, gpu: &Gpu, values: usize) -> wgpu::Buffer {
+        gpu.zeros("weighted", values)
+    }
+
+    /// `ln(1 + w |F|)` of a shifted amplitude, into `weighted`: the only pass that a move of δ or of the cutoff needs.
+    pub fn weigh(
+        &self,
+        gpu: &Gpu,
+        (amplitude, weighted): (&wgpu::Buffer, &wgpu::Buffer),
+        weighting: &Weighting,
+    ) {
+        let mut encoder = gpu.encoder();
+        let buffers = [amplitude, weighted];
+        let threads = (weighting.h as usize * weighting.w as usize, GROUP);
+        self.weighted_spectrum
+            .record(gpu, &mut encoder, weighting, &buffers, threads);
+        gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// The weights alone, `[h, w]`.
+    pub fn weights(&self, gpu: &Gpu, weighting: &Weighting) -> wgpu::Buffer {
+        let size = weighting.h as usize * weighting.w as usize;
+        let weights = gpu.zeros("weights", size);
+        let mut encoder = gpu.encoder();
+        self.frequency_weight
+            .record(gpu, &mut encoder, weighting, &[&weights], (size, GROUP));
+        gpu.queue.submit([encoder.finish()]);
+        weights
+    }
+
+    /// `a - b` of two planes of `values` numbers.
+    pub fn difference(
+        &self,
+        gpu: &Gpu,
+        a: &wgpu::Buffer,
+        b: &wgpu::Buffer,
+        values: usize,
+    ) -> wgpu::Buffer {
+        let difference = gpu.zeros("difference", values);
+        let params = Length {
+            values: values as u32,
+            ..Length::default()
+        };
+        let mut encoder = gpu.encoder();
+        let buffers = [a, b, &difference];
+        self.difference
+            .record(gpu, &mut encoder, &params, &buffers, (values, GROUP));
+        gpu.queue.submit([encoder.finish()]);
+        difference
     }
 }

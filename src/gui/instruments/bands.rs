@@ -80,6 +80,59 @@ struct Desk<'a> {
     chosen: usize,
 }
 
+impl<'a> Desk<'a> {
+    fn new(
+        clip: &'a ClipInput,
+        (bands, sample): (&'a Bands, Option<&'a Bands>),
+        view: &View,
+        chosen: Option<usize>,
+    ) -> Self {
+        let bands_of = |b: &Bands| {
+            (0..=b.levels)
+                .map(|i| b.energies.energy(i))
+                .collect::<Vec<_>>()
+        };
+        let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+        let energies = bands_of(bands);
+        let strongest = (0..energies.len()).max_by(|a, b| energies[*a].total_cmp(&energies[*b]));
+        let chosen = chosen.filter(|b| *b < energies.len()).or(strongest);
+        let of_sample = sample.map_or(0.0, |s| largest(&bands_of(s)));
+        let shown = sample.filter(|_| view.show_sample).unwrap_or(bands);
+        let steps = shown.energies.over_time.iter().map(|steps| largest(steps));
+        Self {
+            clip,
+            bands,
+            shown,
+            sample,
+            most_step: steps.fold(1e-12, f64::max),
+            most_band: largest(&energies).max(of_sample).max(1e-12),
+            frame: view.frame,
+            chosen: chosen.unwrap_or(0),
+        }
+    }
+}
+
+fn row_height(height: f32, count: usize) -> f32 {
+    (height / count as f32).clamp(MIN_ROW, MAX_ROW)
+}
+
+/// Room for the rows and for the map: beside the rows where the pane is wide, below them where it is not.
+fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
+    if body.width() >= 420.0 && body.width() > 1.5 * body.height() {
+        let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
+        return (
+            Rect::from_min_max(body.min, pos2(edge - 12.0, body.bottom())),
+            Rect::from_min_max(pos2(edge, body.top()), body.max),
+        );
+    }
+    let wish = head + row_height(0.55 * body.height(), count) * count as f32;
+    let edge = body.top() + wish.min(body.height() - 60.0).max(0.0);
+    (
+        Rect::from_min_max(body.min, pos2(body.right(), edge)),
+        Rect::from_min_max(pos2(body.left(), edge + 6.0), body.max),
+    )
+}
+
 /// The time scale that a band sees, in frames: `Dj` differences of 2^(j-1) frames, so periods from 2^j to 2^(j+1).
 fn scale_name(band: usize, levels: usize) -> String {
     match band {
@@ -133,66 +186,24 @@ impl BandsPane {
             );
             return;
         };
-        let count = bands.levels + 1;
-        let energy = |band: &usize| bands.energies.energy(*band);
-        let strongest = (0..count).max_by(|a, b| energy(a).total_cmp(&energy(b)));
-        let chosen = self
-            .chosen
-            .filter(|b| *b < count)
-            .or(strongest)
-            .unwrap_or(0);
         let of_sample = sample.bands.as_deref().filter(|s| s.levels == bands.levels);
-        let steps = |b: &Bands| {
-            b.energies
-                .over_time
-                .iter()
-                .flatten()
-                .copied()
-                .fold(0.0, f64::max)
-        };
-        let most = |b: &Bands| (0..count).map(|i| b.energies.energy(i)).fold(0.0, f64::max);
-        let shown = of_sample.filter(|_| view.show_sample).unwrap_or(&**bands);
-        let desk = Desk {
-            clip,
-            bands,
-            shown,
-            sample: of_sample,
-            most_step: steps(shown).max(1e-12),
-            most_band: most(bands).max(of_sample.map_or(0.0, most)).max(1e-12),
-            frame: view.frame,
-            chosen,
-        };
+        let desk = Desk::new(clip, (bands, of_sample), view, self.chosen);
+        let count = bands.levels + 1;
         let rect = ui.available_rect_before_wrap();
         let body = Rect::from_min_max(
             rect.min,
             pos2(rect.right(), rect.bottom() - READOUT_HEIGHT - 4.0),
         );
         ui.advance_cursor_after_rect(body);
-        // Beside the rows where the pane is wide, below them where it is not.
-        let wide = body.width() >= 480.0 && body.width() > 1.5 * body.height();
-        let row_height = |height: f32| (height / count as f32).clamp(MIN_ROW, MAX_ROW);
         let head = small(ui).size + 6.0;
-        let (rows, map) = if wide {
-            let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
-            (
-                Rect::from_min_max(body.min, pos2(edge - 12.0, body.bottom())),
-                Rect::from_min_max(pos2(edge, body.top()), body.max),
-            )
-        } else {
-            let wish = head + row_height(0.55 * body.height()) * count as f32;
-            let edge = body.top() + wish.min(body.height() - 60.0).max(0.0);
-            (
-                Rect::from_min_max(body.min, pos2(body.right(), edge)),
-                Rect::from_min_max(pos2(body.left(), edge + 6.0), body.max),
-            )
-        };
+        let (rows, map) = split(body, head, count);
         heading(
             ui,
             Rect::from_min_size(rows.min, vec2(rows.width(), head)),
             of_sample.is_some(),
         );
         let rows = Rect::from_min_max(pos2(rows.left(), rows.top() + head), rows.max);
-        let height = row_height(rows.height());
+        let height = row_height(rows.height(), count);
         let mut readout = None;
         let mut inner = ui.new_child(
             egui::UiBuilder::new()
@@ -270,24 +281,12 @@ impl BandsPane {
                 weak,
             );
         }
-        toggle_ui(
-            ui,
-            columns.solo,
-            (&mut self.solo, band),
-            (
-                "S",
-                &format!("Solo {name}: play the reference with the motion of this band alone."),
-            ),
-        );
-        toggle_ui(
-            ui,
-            columns.mute,
-            (&mut self.muted, band),
-            (
-                "M",
-                &format!("Mute {name}: play the reference without the motion of this band."),
-            ),
-        );
+        let solo = format!("Solo {name}");
+        let tip = "Play the reference with the motion of this band alone.";
+        toggle_ui(ui, columns.solo, (&mut self.solo, band), [&solo, tip]);
+        let mute = format!("Mute {name}");
+        let tip = "Play the reference without the motion of this band.";
+        toggle_ui(ui, columns.mute, (&mut self.muted, band), [&mute, tip]);
         mosaic(ui, columns.mosaic, band, desk, audible);
         bars(ui, columns.bars, band, desk);
         let pointer = ui
@@ -334,7 +333,7 @@ impl BandsPane {
         };
         if let Some(texture) = self
             .map
-            .draw(ui.ctx(), easel, key, Values::Plane(rms, None), &look)
+            .draw(ui.ctx(), easel, key, Values::Plane(rms), &look)
         {
             image(ui, texture, place, 1.0);
         }
@@ -421,20 +420,20 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
     }
 }
 
-/// A small button that holds a band in a list or takes it out.
+/// A small button, the first letter of its name, that holds a band in a list or takes it out.
 fn toggle_ui(
     ui: &mut Ui,
     rect: Rect,
     (list, band): (&mut Vec<usize>, usize),
-    (letter, tip): (&str, &str),
+    [name, tip]: [&str; 2],
 ) {
     let on = list.contains(&band);
-    let button =
-        egui::Button::selectable(on, egui::RichText::new(letter).small()).min_size(rect.size());
+    let letter = egui::RichText::new(&name[..1]).font(small(ui));
+    let button = egui::Button::selectable(on, letter).min_size(rect.size());
     // In a layout of its own: the rows below must not move.
     let mut inner = ui.new_child(egui::UiBuilder::new().max_rect(rect));
-    let response = inner.add(button).on_hover_text(tip);
-    response.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, tip));
+    let response = inner.add(button).on_hover_text(format!("{name}. {tip}"));
+    response.widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, on, name));
     if response.clicked() {
         if on {
             list.retain(|b| *b != band);

@@ -229,7 +229,7 @@ pub(super) fn figures(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         "0".into()
-    } else if size >= 9999.5 || size < 0.000_95 {
+    } else if !(0.000_95..9999.5).contains(&size) {
         format!("{value:.1e}")
     } else if size >= 99.95 {
         format!("{value:.0}")

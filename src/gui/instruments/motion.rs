@@ -136,8 +136,13 @@ impl MotionPane {
         if self.over && self.mode != Mode::Arrows {
             ui.spacing_mut().slider_width = 64.0;
             let slider = egui::Slider::new(&mut self.opacity, 0.1..=1.0).show_value(false);
-            ui.add(slider)
-                .on_hover_text(format!("Opacity {:.0} %", 100.0 * self.opacity));
+            let response = ui.add(slider);
+            let opacity = self.opacity;
+            response.widget_info(|| {
+                let value = f64::from(opacity);
+                egui::WidgetInfo::slider(true, value, "Opacity of the motion")
+            });
+            response.on_hover_text(format!("Opacity {:.0} %", 100.0 * opacity));
         }
         if is_sample {
             ui.label(egui::RichText::new("Sample").strong());
@@ -170,8 +175,7 @@ impl MotionPane {
             let mut paint = Paint::new(motion.h, motion.w, low, high);
             paint.fade = fade;
             let key = egui::util::hash((motion.serial, low.to_bits(), high.to_bits(), self.over));
-            let buffer = motion.gpu.as_ref().map(|parts| &parts.plane);
-            let values = Values::Plane(&motion.residual, buffer);
+            let values = Values::Plane(&motion.residual);
             let look = Look {
                 map,
                 paint,
@@ -200,7 +204,7 @@ impl MotionPane {
             let mut paint = Paint::new(flow.flow.height, flow.flow.width, 0.0, high);
             paint.fade = fade;
             let key = egui::util::hash((flow.serial, high.to_bits(), self.over, self.mode));
-            let values = Values::Plane(&flow.speed, None);
+            let values = Values::Plane(&flow.speed);
             let look = Look {
                 map: Map::Magnitude,
                 paint,

@@ -34,6 +34,10 @@ impl Easel {
         }
     }
 
+    pub(super) fn draws_by_device(&self) -> bool {
+        self.device().is_some()
+    }
+
     fn device(&self) -> Option<(&RenderState, &Engine)> {
         Some((self.state.as_ref()?, self.engine.as_deref()?))
     }
@@ -42,8 +46,8 @@ impl Easel {
 /// What a picture shows.
 #[derive(Clone, Copy)]
 pub(super) enum Values<'a> {
-    /// A plane, and the same on the device if it is there.
-    Plane(&'a [f32], Option<&'a wgpu::Buffer>),
+    /// A plane of numbers.
+    Plane(&'a [f32]),
     /// A flow's pairs.
     Flow(&'a [[f32; 2]]),
     /// A plane that only the device has.
@@ -125,10 +129,8 @@ impl Picture {
             return;
         };
         let (buffer, table) = match values {
-            Values::Plane(_, Some(buffer)) | Values::Device(buffer) => {
-                (buffer.clone(), Table::Map(look.map))
-            }
-            Values::Plane(plane, None) => (gpu.upload("plane", plane), Table::Map(look.map)),
+            Values::Device(buffer) => (buffer.clone(), Table::Map(look.map)),
+            Values::Plane(plane) => (gpu.upload("plane", plane), Table::Map(look.map)),
             Values::Flow(pairs) => (gpu.upload("flow", pairs), Table::Flow),
         };
         match &look.weighting {
@@ -146,10 +148,10 @@ impl Picture {
 
     fn on_cpu(&mut self, ctx: &egui::Context, values: Values<'_>, look: &Look) {
         let rgba = match (values, &look.weighting) {
-            (Values::Plane(plane, _), Some(weighting)) => {
+            (Values::Plane(plane), Some(weighting)) => {
                 twin::spectrum(plane, look.map, &look.paint, weighting)
             }
-            (Values::Plane(plane, _), None) => twin::plane(plane, look.map, &look.paint),
+            (Values::Plane(plane), None) => twin::plane(plane, look.map, &look.paint),
             (Values::Flow(pairs), _) => twin::flow(pairs, &look.paint),
             (Values::Device(_), _) => return,
         };

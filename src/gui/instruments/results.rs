@@ -1,4 +1,7 @@
 //! What the instruments' thread computes, and how one motion vector and one clip are taken apart.
+//!
+//! Motion vectors here are differences of brightness in the clip's pixels. Those of a model's latents would be planes of
+//! another size, and enter where [`motion_on_gpu`] and [`bands_of`] take theirs from frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +13,7 @@ use crate::spectral::plain::{
 };
 use crate::video::Frame;
 use crate::viz::{
-    BandEnergies, BandStages, Gpu, GpuError, GpuSpectrum, Painter, SpectrumStages, bands_on_cpu,
+    BandEnergies, BandStages, Gpu, GpuError, Painter, SpectrumStages, WeightStages, bands_on_cpu,
     residual_rows,
 };
 
@@ -84,7 +87,6 @@ pub(super) struct Motion {
     pub phase: Vec<f32>,
     /// Of the amplitude.
     pub profile: RadialProfile,
-    pub gpu: Option<GpuSpectrum>,
 }
 
 /// The flow between a frame and the next.
@@ -138,20 +140,36 @@ pub(super) struct Shown {
     pub note: Option<String>,
 }
 
-/// The pipelines, made once.
+/// What draws: the pipelines on the window's own device, made once.
 pub(super) struct Engine {
     pub gpu: Gpu,
-    pub spectrum: SpectrumStages,
-    pub bands: BandStages,
+    pub weight: WeightStages,
     pub painter: Painter,
 }
 
 impl Engine {
     pub(super) fn new(gpu: Gpu) -> Result<Self, GpuError> {
         Ok(Self {
+            weight: WeightStages::new(&gpu)?,
+            painter: Painter::new(&gpu)?,
+            gpu,
+        })
+    }
+}
+
+/// What computes, on the thread's device.
+pub(super) struct Computer {
+    gpu: Gpu,
+    spectrum: SpectrumStages,
+    bands: BandStages,
+}
+
+impl Computer {
+    pub(super) fn new(window: &Gpu) -> Result<Self, GpuError> {
+        let gpu = window.second()?;
+        Ok(Self {
             spectrum: SpectrumStages::new(&gpu)?,
             bands: BandStages::new(&gpu)?,
-            painter: Painter::new(&gpu)?,
             gpu,
         })
     }
@@ -180,13 +198,13 @@ fn sizes(values: &[f32]) -> (f64, f64) {
 
 /// A motion vector and its spectrum on the device.
 pub(super) fn motion_on_gpu(
-    engine: &Engine,
+    computer: &Computer,
     clip: &ClipInput,
     step: usize,
     kind: Residual,
 ) -> Result<Motion, GpuError> {
     let (h, w) = clip.size();
-    let (gpu, stages) = (&engine.gpu, &engine.spectrum);
+    let (gpu, stages) = (&computer.gpu, &computer.spectrum);
     let plane = stages.residual(gpu, &clip.frames[step], &clip.frames[step + 1], kind);
     let parts = stages.transform(gpu, plane, (h, w))?;
     let residual: Vec<f32> = gpu.read(&parts.plane)?;
@@ -202,7 +220,6 @@ pub(super) fn motion_on_gpu(
         amplitude: gpu.read(&parts.amplitude)?,
         phase: gpu.read(&parts.phase)?,
         profile: stages.profile(gpu, &parts)?,
-        gpu: Some(parts),
     })
 }
 
@@ -224,7 +241,6 @@ pub(super) fn motion_on_cpu(clip: &ClipInput, step: usize, kind: Residual) -> Mo
         mean,
         most,
         amplitude,
-        gpu: None,
     }
 }
 
@@ -250,16 +266,15 @@ pub(super) fn flow_at(clip: &ClipInput, step: usize) -> FlowAt {
 
 /// The bands of a clip, on the device if there is one; nothing if `stop` says so.
 pub(super) fn bands_of(
-    engine: Option<&Engine>,
+    computer: Option<&Computer>,
     clip: &ClipInput,
     (residual, levels): (Residual, usize),
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Bands>, GpuError> {
-    let energies = match engine {
-        Some(engine) => {
-            engine
-                .bands
-                .energies(&engine.gpu, &clip.frames, (residual, levels), stop)?
+    let energies = match computer {
+        Some(computer) => {
+            let (gpu, stages) = (&computer.gpu, &computer.bands);
+            stages.energies(gpu, &clip.frames, (residual, levels), stop)?
         }
         None => bands_on_cpu(&clip.frames, residual, levels, stop),
     };

@@ -1,6 +1,7 @@
 //! The spectrum of the motion vector under the playhead.
 
 use eframe::egui;
+use eframe::egui_wgpu::wgpu;
 use egui::{Align2, Color32, Pos2, Rect, Stroke, Ui, pos2, vec2};
 
 use super::View;
@@ -10,7 +11,7 @@ use super::chrome::{
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::profile::{Curves, profile_ui};
-use super::results::{Motion, Shown};
+use super::results::{Engine, Motion, Shown};
 use crate::motion::picture::colour::Map;
 use crate::spectral::plain::{
     frequency_radius, frequency_weight, weight_at_radius, weighted_log_amplitude, wrap_phase,
@@ -43,8 +44,10 @@ pub(super) struct SpectrumPane {
     which: Which,
     veil: bool,
     picture: Picture,
-    /// Values of a difference, with the key of what they were taken from.
-    difference: Option<(u64, Vec<f32>)>,
+    /// What the processor computed, with the key of what it was taken from.
+    plane: Option<(u64, Vec<f32>)>,
+    /// What the device holds: the shown motion vector and the one it is compared with.
+    loaded: Option<[Option<Loaded>; 2]>,
 }
 
 impl Default for SpectrumPane {
@@ -54,7 +57,8 @@ impl Default for SpectrumPane {
             which: Which::default(),
             veil: true,
             picture: Picture::default(),
-            difference: None,
+            plane: None,
+            loaded: None,
         }
     }
 }
@@ -65,6 +69,31 @@ struct Subject<'a> {
     motion: &'a Motion,
     against: Option<&'a Motion>,
     log_high: f64,
+}
+
+/// An amplitude in the memory of the window's device, and `ln(1 + w |F|)` of it.
+struct Loaded {
+    serial: u64,
+    values: usize,
+    amplitude: wgpu::Buffer,
+    weighted: wgpu::Buffer,
+}
+
+impl Loaded {
+    /// Uploads the amplitude unless it is there already, and weighs it anew.
+    fn of(engine: &Engine, motion: &Motion, old: Option<Self>, weighting: &Weighting) -> Self {
+        let values = motion.h * motion.w;
+        let held = old.filter(|old| old.serial == motion.serial && old.values == values);
+        let loaded = held.unwrap_or_else(|| Self {
+            serial: motion.serial,
+            values,
+            amplitude: engine.gpu.upload("amplitude", &motion.amplitude),
+            weighted: engine.weight.plane(&engine.gpu, values),
+        });
+        let buffers = (&loaded.amplitude, &loaded.weighted);
+        engine.weight.weigh(&engine.gpu, buffers, weighting);
+        loaded
+    }
 }
 
 impl SpectrumPane {
@@ -273,51 +302,42 @@ impl SpectrumPane {
         (subject, weighting): (&Subject<'_>, &Weighting),
         look: &Look,
     ) -> Option<egui::TextureId> {
-        let motion = subject.motion;
-        let device = easel.engine.as_deref().zip(motion.gpu.as_ref());
-        if self.mode == Mode::Phase || device.is_none() {
-            let stale = self
-                .difference
-                .as_ref()
-                .is_none_or(|(held, _)| *held != key);
+        let device = easel.engine.as_deref().filter(|_| easel.draws_by_device());
+        let Some(engine) = device.filter(|_| self.mode != Mode::Phase) else {
+            let stale = self.plane.as_ref().is_none_or(|(held, _)| *held != key);
             if stale {
-                self.difference = Some((key, self.on_cpu(subject, weighting)));
+                self.plane = Some((key, self.on_cpu(subject, weighting)));
             }
-            let values = self
-                .difference
-                .as_ref()
-                .map_or(&[][..], |(_, v)| v.as_slice());
-            return self
-                .picture
-                .draw(ctx, easel, key, Values::Plane(values, None), look);
-        }
-        let (engine, parts) = device?;
-        let weighted = self.mode == Mode::Weighted;
-        let buffer = match subject.against.and_then(|m| m.gpu.as_ref()) {
-            _ if !self.picture.is_stale(key) => parts.amplitude.clone(),
-            Some(other) => {
-                if weighted {
-                    engine.spectrum.weigh(&engine.gpu, parts, weighting);
-                    engine.spectrum.weigh(&engine.gpu, other, weighting);
-                    let pair = (&parts.weighted, &other.weighted);
-                    engine
-                        .spectrum
-                        .difference(&engine.gpu, pair.0, pair.1, motion.h * motion.w)
-                } else {
-                    let pair = (&parts.log_amplitude, &other.log_amplitude);
-                    engine
-                        .spectrum
-                        .difference(&engine.gpu, pair.0, pair.1, motion.h * motion.w)
-                }
-            }
-            None if weighted => {
-                engine.spectrum.weigh(&engine.gpu, parts, weighting);
-                parts.weighted.clone()
-            }
-            None => parts.log_amplitude.clone(),
+            let values = self.plane.as_ref().map_or(&[][..], |(_, v)| v.as_slice());
+            let values = Values::Plane(values);
+            return self.picture.draw(ctx, easel, key, values, look);
         };
-        self.picture
-            .draw(ctx, easel, key, Values::Device(&buffer), look)
+        let size = subject.motion.h * subject.motion.w;
+        if self.loaded.is_none() || self.picture.is_stale(key) {
+            let weighting = match self.mode {
+                Mode::Weighted => *weighting,
+                Mode::Amplitude | Mode::Phase => {
+                    Weighting::even(subject.motion.h, subject.motion.w)
+                }
+            };
+            let old = self.loaded.take();
+            let [own, other] = old.map_or([None, None], |[a, b]| [a, b]);
+            let own = Loaded::of(engine, subject.motion, own, &weighting);
+            let other = subject
+                .against
+                .map(|motion| Loaded::of(engine, motion, other, &weighting));
+            self.loaded = Some([Some(own), other]);
+        }
+        let shown = match self.loaded.as_ref()? {
+            [Some(own), Some(other)] if self.picture.is_stale(key) => {
+                let pair = (&own.weighted, &other.weighted);
+                engine.weight.difference(&engine.gpu, pair.0, pair.1, size)
+            }
+            [Some(own), _] => own.weighted.clone(),
+            [None, _] => return None,
+        };
+        let values = Values::Device(&shown);
+        self.picture.draw(ctx, easel, key, values, look)
     }
 
     /// The plane that is shown, on the processor.

@@ -12,7 +12,7 @@ use eframe::egui::mutex::Mutex;
 
 use super::audible::from_bands;
 use super::results::{
-    Bands, ClipInput, Engine, FlowAt, Motion, Shown, bands_of, flow_at, motion_on_cpu,
+    Bands, ClipInput, Computer, Engine, FlowAt, Motion, Shown, bands_of, flow_at, motion_on_cpu,
     motion_on_gpu, residual_high,
 };
 use crate::spectral::plain::Residual;
@@ -56,10 +56,11 @@ impl Worker {
         let (wake, calls) = bounded(1);
         if gpu.is_none() {
             shared.shown.lock().note =
-                Some("Drawn by the processor: this adapter runs no compute shaders.".into());
+                Some("Drawn by the processor: no compute shaders here.".into());
         }
         let desk = Desk {
             gpu,
+            computer: None,
             shared: shared.clone(),
             calls,
             sides: [Held::default(), Held::default()],
@@ -124,7 +125,9 @@ enum Step {
 
 /// The thread's own state.
 struct Desk {
+    /// The window's device, until the pipelines are made.
     gpu: Option<Gpu>,
+    computer: Option<Computer>,
     shared: Arc<Shared>,
     calls: Receiver<()>,
     sides: [Held; 2],
@@ -135,7 +138,11 @@ struct Desk {
 
 impl Desk {
     fn run(mut self) {
-        if let Some(gpu) = self.gpu.clone() {
+        if let Some(gpu) = self.gpu.take() {
+            match Computer::new(&gpu) {
+                Ok(computer) => self.computer = Some(computer),
+                Err(error) => self.without_gpu(&error),
+            }
             match Engine::new(gpu) {
                 Ok(engine) => self.shown.engine = Some(Arc::new(engine)),
                 Err(error) => self.without_gpu(&error),
@@ -163,8 +170,8 @@ impl Desk {
     }
 
     fn without_gpu(&mut self, error: &GpuError) {
-        self.shown.engine = None;
-        self.shown.note = Some(format!("Drawn by the processor: {error}."));
+        self.computer = None;
+        self.shown.note = Some(format!("Computed by the processor: {error}."));
     }
 
     /// Drops what belongs to other clips or settings.
@@ -270,8 +277,8 @@ impl Desk {
             return;
         };
         let kind = self.sides[side].residual;
-        let engine = self.shown.engine.clone();
-        let made = engine.map(|engine| motion_on_gpu(&engine, &clip, at, kind));
+        let computer = self.computer.as_ref();
+        let made = computer.map(|computer| motion_on_gpu(computer, &clip, at, kind));
         let motion = match made {
             Some(Ok(motion)) => motion,
             Some(Err(error)) => {
@@ -302,8 +309,7 @@ impl Desk {
         };
         let settings = (wanted.residual, clip.levels(wanted.levels));
         let stop = || Self::is_stale(&self.shared, wanted);
-        let engine = self.shown.engine.clone();
-        let made = match bands_of(engine.as_deref(), &clip, settings, &stop) {
+        let made = match bands_of(self.computer.as_ref(), &clip, settings, &stop) {
             Ok(made) => made,
             Err(error) => {
                 self.without_gpu(&error);
