@@ -204,7 +204,9 @@ fn from_a_dropped_clip_to_a_film() {
     studio.click("Export film");
     studio.step_until("film", |_| film.is_file());
     let info = video::probe(&film).unwrap();
-    assert_eq!(info.frames, Some(12), "four frames, three times");
+    assert_eq!((info.width, info.height), (512, 512), "enlarged to watch");
+    let shown = video::load(&film, &video::Limits::default(), &|| false).unwrap();
+    assert_eq!(shown.frames.len(), 12, "four frames, three times");
     let recipe = video::read_recipe(&film).unwrap().expect("a recipe");
     assert!(recipe.contains("a bear") && !recipe.contains("moving square/"));
 

@@ -89,7 +89,7 @@ impl App {
                 self.notices
                     .say("Several files were dropped; the first one is opened.", None);
             }
-            self.open_path(&file.path().to_owned());
+            self.open_path(file.path());
         }
         let pasted = ctx.input(|input| {
             input.events.iter().find_map(|event| match event {

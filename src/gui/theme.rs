@@ -180,7 +180,6 @@ pub fn mapped(rgb: [u8; 3]) -> Color32 {
 }
 
 /// The frame of a pane.
-#[must_use]
 pub fn pane(visuals: &Visuals) -> egui::Frame {
     egui::Frame::new()
         .fill(palette(visuals.dark_mode).panel)
