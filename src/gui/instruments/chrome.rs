@@ -10,6 +10,8 @@ use crate::motion::picture::colour::{Map, of_motion};
 
 /// Annotations stay readable whatever the style's small text is, in points.
 const SMALLEST: f32 = 11.0;
+/// Below this width the chips move together, in points.
+const NARROW: f32 = 460.0;
 /// Steps of a drawn colour bar.
 const BAR_STEPS: usize = 48;
 /// Height of a colour bar with its labels.
@@ -37,6 +39,18 @@ pub(super) fn quiet(ui: &Ui) -> Color32 {
 /// Line colours of reference and sample.
 pub(super) fn series(ui: &Ui) -> [Color32; 2] {
     [ui.visuals().hyperlink_color, ui.visuals().warn_fg_color]
+}
+
+/// A row of chips, closer together where the pane is narrow.
+pub(super) fn chips_row_ui(ui: &mut Ui, chips: impl FnOnce(&mut Ui)) {
+    let narrow = ui.available_width() < NARROW;
+    ui.horizontal_wrapped(|ui| {
+        if narrow {
+            ui.spacing_mut().button_padding.x = 4.0;
+            ui.spacing_mut().item_spacing.x = 2.0;
+        }
+        chips(ui);
+    });
 }
 
 /// One of a few choices in a row; `choices` are value, label and what it shows.

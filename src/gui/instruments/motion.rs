@@ -5,8 +5,8 @@ use egui::{Align2, Color32, Rect, Shape, Stroke, Ui, pos2, vec2};
 
 use super::View;
 use super::chrome::{
-    BAR_HEIGHT, Bar, canvas_ui, chips_ui, colour, colour_bar, empty_ui, figures, fitted, image,
-    pixel_at, readout_ui, split_below, text_inside, wheel,
+    BAR_HEIGHT, Bar, canvas_ui, chips_row_ui, chips_ui, colour, colour_bar, empty_ui, figures,
+    fitted, image, pixel_at, readout_ui, split_below, text_inside, wheel,
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::results::{ClipInput, FlowAt, Motion, Shown, Side};
@@ -14,6 +14,8 @@ use crate::motion::picture::colour::{Map, of_motion};
 use crate::spectral::plain::Residual;
 use crate::viz::Paint;
 
+/// Width of the opacity's slider, in points.
+const OPACITY_WIDTH: f32 = 48.0;
 /// Points between two arrows.
 const ARROW_STEP: f32 = 18.0;
 /// Motion below this share of the fastest is not drawn as an arrow.
@@ -61,7 +63,7 @@ impl MotionPane {
             );
             return;
         };
-        ui.horizontal_wrapped(|ui| self.chips_row_ui(ui, view, index == 1));
+        chips_row_ui(ui, |ui| self.chips_row_ui(ui, view, index == 1));
         let (rect, response) = canvas_ui(ui);
         let (area, bar) = split_below(rect, BAR_HEIGHT);
         let (h, w) = clip.size();
@@ -134,7 +136,11 @@ impl MotionPane {
             self.over = !self.over;
         }
         if self.over && self.mode != Mode::Arrows {
-            ui.spacing_mut().slider_width = 64.0;
+            // Where there is no room beside the chips, the slider is on a row of its own: it must not widen the pane.
+            if ui.available_size_before_wrap().x < OPACITY_WIDTH + 16.0 {
+                ui.end_row();
+            }
+            ui.spacing_mut().slider_width = OPACITY_WIDTH;
             let slider = egui::Slider::new(&mut self.opacity, 0.1..=1.0).show_value(false);
             let response = ui.add(slider);
             let opacity = self.opacity;

@@ -6,8 +6,8 @@ use egui::{Align2, Color32, Pos2, Rect, Stroke, Ui, pos2, vec2};
 
 use super::View;
 use super::chrome::{
-    BAR_HEIGHT, Bar, axis_stroke, canvas_ui, chips_ui, colour_bar, empty_ui, figures, fitted,
-    image, pixel_at, quiet, readout_ui, small, split_below, text_inside,
+    BAR_HEIGHT, Bar, axis_stroke, canvas_ui, chips_row_ui, chips_ui, colour_bar, empty_ui, figures,
+    fitted, image, pixel_at, quiet, readout_ui, small, split_below, text_inside,
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::profile::{Curves, profile_ui};
@@ -107,7 +107,7 @@ impl SpectrumPane {
             );
             return;
         }
-        ui.horizontal_wrapped(|ui| self.chips_row_ui(ui, sample.clip.is_some()));
+        chips_row_ui(ui, |ui| self.chips_row_ui(ui, sample.clip.is_some()));
         let which = match (view.show_sample, self.which) {
             (true, _) => Which::Sample,
             (false, which) => which,
