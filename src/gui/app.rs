@@ -46,7 +46,7 @@ pub struct Settings {
     pub scale: f32,
     /// What was opened, newest first.
     pub recent: Vec<PathBuf>,
-    /// Seconds that runs took here, see [`super::estimate`].
+    /// Seconds that runs took here, see `estimate.rs`.
     pub pace: super::estimate::Pace,
 }
 

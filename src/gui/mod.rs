@@ -1,6 +1,6 @@
 //! The window: an eframe application over the same jobs and events as the command line. It owns no training logic.
 //!
-//! [`App`]'s `tick` takes the results of background work ([`task`]) and moves the playhead; the panes only draw and ask for
+//! [`App`]'s `tick` takes the results of background work (`task`) and moves the playhead; the panes only draw and ask for
 //! commands ([`command`]). Whatever takes longer than a millisecond or two has a thread of its own.
 
 mod app;

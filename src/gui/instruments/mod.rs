@@ -1,6 +1,6 @@
 //! The instruments: motion, spectrum and wavelet bands of the reference and of the newest sample.
 //!
-//! A thread of its own ([`worker`]) computes what the panes show, newest wish first; the panes draw what is there.
+//! A thread of its own (`worker`) computes what the panes show, newest wish first; the panes draw what is there.
 //! Pictures are drawn by the shaders of [`crate::viz`] where the window's adapter runs them, else by their twins.
 
 mod audible;
