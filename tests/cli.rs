@@ -315,8 +315,9 @@ fn an_interrupt_stops_gracefully_and_leaves_a_checkpoint() {
         .find(|line| line.as_ref().unwrap().contains("\"step\""))
         .unwrap()
         .unwrap();
-    let kill = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+    // The shell's own `kill`: the program of that name is not on every system.
+    let kill = Command::new("sh")
+        .args(["-c", &format!("kill -INT {}", child.id())])
         .status()
         .unwrap();
     assert!(kill.success());
