@@ -396,7 +396,11 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
         rect,
         pos2(columns.mosaic.left(), y),
         Align2::LEFT_TOP,
-        "energy over time",
+        if columns.mosaic.width() > 110.0 {
+            "energy over time"
+        } else {
+            "energy"
+        },
         weak,
     );
     let [reference, sample] = series(ui);

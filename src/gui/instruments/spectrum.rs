@@ -467,14 +467,15 @@ fn axes(ui: &Ui, place: Rect) {
         );
         painter.line_segment([pos2(place.left() - 3.0, y), pos2(place.left(), y)], stroke);
         let under = pos2(x, place.bottom() + 3.0);
-        painter.text(under, Align2::CENTER_TOP, label, font.clone(), ink);
+        // The unit stands once, where there is room for it.
+        let with_unit = if t == 0.5 && place.width() > 100.0 {
+            "0 cycles/px"
+        } else {
+            label
+        };
+        painter.text(under, Align2::CENTER_TOP, with_unit, font.clone(), ink);
         let beside = pos2(place.left() - 5.0, y);
         painter.text(beside, Align2::RIGHT_CENTER, label, font.clone(), ink);
-    }
-    let unit = pos2(place.left() + 0.25 * place.width(), place.bottom() + 3.0);
-    if place.width() > 120.0 {
-        ui.painter()
-            .text(unit, Align2::CENTER_TOP, "cycles/px", font, ink);
     }
 }
 
