@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::app::Document;
 use super::media::ModelInfo;
 
-/// Seconds a step of the built-in model took on two cores of a server processor while the window was drawn by it as well.
-const BUILTIN_STEP_SECS: f64 = 0.5;
-/// Seconds everything but the steps took there: encoding, samples, film.
-const BUILTIN_REST_SECS: f64 = 12.0;
-/// Memory of the whole program while it trained there, in MiB.
-const BUILTIN_PEAK_MIB: f64 = 900.0;
+/// Processor seconds a step of the built-in model took on one core of a server processor: 40 steps in 16 s.
+const BUILTIN_STEP_SECS: f64 = 0.4;
+/// Processor seconds everything but the steps took there: four samples of 7 s, three of them on the way.
+const BUILTIN_REST_SECS: f64 = 28.0;
+/// Memory of the whole program while it trained there with the window open, in MiB.
+const BUILTIN_PEAK_MIB: f64 = 320.0;
 /// Seconds between two looks at the memory.
 const LOOK_SECS: f64 = 1.0;
 
@@ -84,7 +84,7 @@ impl Pace {
         let place = if here {
             "as the last run here"
         } else {
-            "measured on two processor cores"
+            "measured on one processor core"
         };
         let memory = if measured.peak_mib > 0.0 {
             format!(" and {:.1} GB of memory", measured.peak_mib / 1024.0)
