@@ -36,6 +36,7 @@ pub use request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest, set_threads,
 };
+pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 
 use crate::report::{Area, Report};
 use crate::video::Frame;

@@ -18,9 +18,9 @@ use crate::train::{InversionPrompt, TransferConfig, plain_from_tensor, tensor_fr
 use crate::video::{Clip, Frame};
 
 /// Sampling steps for models that recommend none, as MotionDirector takes for ZeroScope.
-pub(super) const SAMPLING_STEPS: usize = 30;
+pub const SAMPLING_STEPS: usize = 30;
 /// Guidance for models that recommend none, the default of diffusers' text-to-video pipeline.
-pub(super) const GUIDANCE: f64 = 9.0;
+pub const GUIDANCE: f64 = 9.0;
 
 /// What to sample.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use eframe::egui;
 
 use super::method::adapters_ui;
 use crate::gui::app::App;
+use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
 use crate::models::ClipLimits;
 use crate::spectral::plain::Residual;
@@ -236,7 +237,10 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                     .suffix(" steps"),
                 "Training steps between two checkpoints, 0 for none but the last.",
             );
-            let mut steps = settings.sampling_steps.or(card.steps).unwrap_or(30);
+            let mut steps = settings
+                .sampling_steps
+                .or(card.steps)
+                .unwrap_or(SAMPLING_STEPS);
             let name = ui.label("Sampling steps");
             let number = egui::DragValue::new(&mut steps).range(1..=1000);
             let field = ui.add(number).labelled_by(name.id);
@@ -247,7 +251,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                 settings.sampling_steps = Some(steps);
             }
             ui.end_row();
-            let mut guidance = settings.guidance.or(card.guidance).unwrap_or(9.0);
+            let mut guidance = settings.guidance.or(card.guidance).unwrap_or(GUIDANCE);
             let name = ui.label("Guidance");
             let number = egui::DragValue::new(&mut guidance)
                 .range(0.0..=30.0)
