@@ -11,8 +11,9 @@ use egui_kittest::kittest::Queryable as _;
 use proptest::prelude::*;
 use spectral_motion::gui::history::History;
 use spectral_motion::gui::{App, Document, Open, Run};
-use spectral_motion::job::Outcome;
-use spectral_motion::project::Project;
+use spectral_motion::job::{self, Outcome};
+use spectral_motion::models::ModelFolder;
+use spectral_motion::project::{Project, TensorFile};
 use spectral_motion::train::TransferConfig;
 use spectral_motion::video;
 
@@ -225,6 +226,71 @@ fn from_a_dropped_clip_to_a_film() {
     again.step_until("project", |app| app.is_ready() && *app.document() == kept);
     let problems: Vec<_> = again.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn the_motion_of_the_latents_is_that_of_the_training() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let clip = moving_square(studio.folder.path(), 4);
+    studio.drop_file(clip.clone());
+    studio.step_until("dropped clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&clip)
+    });
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::ComboBox, "Motion of: Pixels")
+        .click();
+    studio.harness.run_steps(3);
+    studio.harness.get_by_label("Latent 2").click();
+    studio.harness.run_steps(3);
+    let begun = Instant::now();
+    // The pane says what it shows once the model has encoded the clip.
+    while studio
+        .harness
+        .query_by_label_contains("latent 2, mean change")
+        .is_none()
+    {
+        assert!(begun.elapsed() < PATIENCE, "no latents for too long");
+        studio.harness.step();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::ComboBox, "Motion of: Latent 2");
+
+    // The training caches what it learns from: the same latents.
+    studio.click("Train");
+    studio.step_until("training step", |app| {
+        app.queue().current().is_some_and(|run| run.step() > 0)
+    });
+    studio.click("Stop");
+    studio.step_until("stop", |app| {
+        app.queue().current().is_some_and(|run| !run.is_going())
+    });
+    let run = studio.run().folder.clone().expect("a run folder");
+    let cached = TensorFile::read(&run.join("cache/latents.safetensors")).unwrap();
+    let cached = &cached.tensors["latents"];
+    let fit = job::fit_for(
+        &studio.app().document().settings,
+        &ModelFolder::open(&micro_model()).unwrap().clip_limits(),
+    )
+    .unwrap();
+    let loaded = video::load(&clip, &video::Limits::default(), &|| false).unwrap();
+    let frames = video::fit(&loaded, &fit).unwrap().clip.frames;
+    let seen = job::clip_latents(&frames, Some(&micro_model()), &|| false)
+        .unwrap()
+        .unwrap();
+    let shape = [1, seen.channels, seen.frames, seen.height, seen.width];
+    assert_eq!(cached.shape, shape);
+    assert_eq!(cached.to_f32(), seen.values[..]);
+    let size = seen.height * seen.width;
+    assert_eq!(
+        seen.plane(1, 2),
+        &seen.values[(seen.frames + 2) * size..][..size],
+        "channel 1, frame 2"
+    );
+    assert!(seen.plane(seen.channels, 0).is_empty() && seen.plane(0, seen.frames).is_empty());
 }
 
 #[test]

@@ -758,6 +758,22 @@ fn a_run_and_a_model_can_be_sampled_again() {
         &Outcome::Completed
     );
     assert_ne!(film("a.gif"), film("c.gif"));
+    let events = done(Request::Sample(Box::new(SampleRequest {
+        source: place.run(),
+        result: place.film("away.gif"),
+        changes: SamplingChanges {
+            sampling_steps: Some(2),
+            negative_prompt: Some("a green square".to_owned()),
+            ..SamplingChanges::default()
+        },
+        device: DeviceChoice::Cpu,
+    })));
+    assert_eq!(outcome(&events), &Outcome::Completed);
+    assert_ne!(
+        film("a.gif"),
+        film("away.gif"),
+        "guidance leads away from other words"
+    );
 
     assert_eq!(
         outcome(&sample(micro_model(), "d.gif", None)),

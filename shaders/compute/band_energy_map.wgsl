@@ -1,11 +1,6 @@
 // Mean square over time of one wavelet band at each position. Twin: spectral::plain::HaarBands::energy_map.
 
-// Mirror: src/viz/mirror.rs, Series.
-struct Series {
-    steps: u32,
-    positions: u32,
-    spare: vec2<u32>,
-}
+#import "common/series.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Series;
 // [steps, positions]

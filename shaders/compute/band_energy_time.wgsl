@@ -1,12 +1,7 @@
 // Mean square over all positions of one wavelet band at each of its time steps.
 // Twin: spectral::plain::HaarBands::energy_over_time.
 
-// Mirror: src/viz/mirror.rs, Series.
-struct Series {
-    steps: u32,
-    positions: u32,
-    spare: vec2<u32>,
-}
+#import "common/series.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Series;
 // [steps, positions]

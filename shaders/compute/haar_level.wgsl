@@ -1,16 +1,9 @@
 // One level of a Haar transform along time. Twin: one turn of the loop in spectral::plain::haar_forward.
 
-// Mirror: src/viz/mirror.rs, Series.
-struct Series {
-    // Time steps that come in; an odd number is padded with one zero.
-    steps: u32,
-    // Series side by side.
-    positions: u32,
-    spare: vec2<u32>,
-}
+#import "common/series.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Series;
-// [steps, positions]
+// [steps, positions]; an odd number of steps is padded with one zero.
 @group(0) @binding(1) var<storage, read> source: array<f32>;
 // [ceil(steps / 2), positions]
 @group(0) @binding(2) var<storage, read_write> low: array<f32>;

@@ -1,13 +1,7 @@
 // Second half of a radial profile: the mean, the largest value and the number of bins of each ring.
 // Twin of both: spectral::plain::radial_profile.
 
-// Mirror: src/viz/mirror.rs, Rings.
-struct Rings {
-    h: u32,
-    w: u32,
-    rings: u32,
-    spare: u32,
-}
+#import "common/rings.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Rings;
 @group(0) @binding(1) var<storage, read> rows: array<vec4<f32>>;

@@ -2,13 +2,7 @@
 // write the same place and the order of every sum is fixed. compute/radial_rings.wgsl adds up the rows.
 // Twin of both: spectral::plain::radial_profile.
 
-// Mirror: src/viz/mirror.rs, Rings.
-struct Rings {
-    h: u32,
-    w: u32,
-    rings: u32,
-    spare: u32,
-}
+#import "common/rings.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Rings;
 @group(0) @binding(1) var<storage, read> plane: array<f32>;

@@ -34,6 +34,9 @@ pub(super) struct SampleArgs {
     /// How strongly the film obeys its words [default: the run's]
     #[arg(long)]
     guidance: Option<f64>,
+    /// What the film shall keep away from [default: the run's]
+    #[arg(long, value_name = "WORDS")]
+    negative_prompt: Option<String>,
     /// What computes
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
@@ -56,6 +59,7 @@ pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
             noise_prior: args.noise_prior,
             sampling_steps: args.sampling_steps,
             guidance: args.guidance,
+            negative_prompt: args.negative_prompt.clone(),
         },
         device: args.device,
     };

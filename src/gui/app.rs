@@ -127,6 +127,7 @@ pub struct App {
     pub(super) cut_problem: Option<Report>,
     pub(super) cut_key: Option<CutKey>,
     pub(super) cutting: Option<Task<Result<Cut, Report>>>,
+    pub(super) encoding: Option<super::latents::Encoding>,
 
     pub(super) player: Player,
     pub(super) instruments: Instruments,
@@ -192,6 +193,7 @@ impl App {
             cut_problem: None,
             cut_key: None,
             cutting: None,
+            encoding: None,
             player: Player::default(),
             instruments: Instruments::new(cc.wgpu_render_state.as_ref()),
             compare: Compare::default(),

@@ -31,6 +31,7 @@ impl App {
         self.take_picked();
         self.tick_runs(ctx, now);
         self.tick_export();
+        self.tick_latents();
         self.tick_autosave(ctx);
         self.tick_close(ctx);
         let passed = (now - self.ticked_at).clamp(0.0, 0.5);

@@ -12,6 +12,7 @@ mod estimate;
 mod export;
 pub mod history;
 pub mod instruments;
+mod latents;
 mod layout;
 mod logic;
 mod measure;

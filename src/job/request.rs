@@ -80,6 +80,8 @@ pub struct SamplingChanges {
     pub sampling_steps: Option<usize>,
     /// Guidance scale.
     pub guidance: Option<f64>,
+    /// What guidance leads away from.
+    pub negative_prompt: Option<String>,
 }
 
 impl SamplingChanges {
@@ -90,6 +92,9 @@ impl SamplingChanges {
         config.noise_prior = self.noise_prior.unwrap_or(config.noise_prior);
         config.sampling_steps = self.sampling_steps.or(config.sampling_steps);
         config.guidance = self.guidance.or(config.guidance);
+        if let Some(words) = &self.negative_prompt {
+            config.negative_prompt.clone_from(words);
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub const GUIDANCE: f64 = 9.0;
 #[derive(Clone, Debug)]
 pub(super) struct SampleSpec {
     pub(super) prompt: String,
+    /// What guidance leads away from.
+    pub(super) negative_prompt: String,
     pub(super) seed: u64,
     pub(super) purpose: Purpose,
     /// Share of the inverted clip in the starting latents.
@@ -46,6 +48,7 @@ impl SampleSpec {
     ) -> Self {
         Self {
             prompt,
+            negative_prompt: config.negative_prompt.clone(),
             seed: config.seed,
             purpose: Purpose::Sample,
             inverted_share: config.inverted_share(),
@@ -78,7 +81,7 @@ pub(super) fn sample(
     let ddim = Ddim::new(session.folder.scheduler(), spec.steps)?;
     let text = GuidedText {
         cond: session.text(&spec.prompt)?,
-        uncond: session.text("")?,
+        uncond: session.text(&spec.negative_prompt)?,
     };
     job.stage(Stage::Sampling, Some(spec.steps));
     let sampled = pipelines::text_to_video(

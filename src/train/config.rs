@@ -154,6 +154,14 @@ pub struct TransferConfig {
     /// How strongly the sample obeys its words, 1 for no guidance [default: what the model recommends, else 9]
     #[arg(long, help_heading = "Sampling")]
     pub guidance: Option<f64>,
+    /// What samples shall keep away from; has no effect without guidance
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        help_heading = "Sampling"
+    )]
+    pub negative_prompt: String,
 
     /// MotionDirector: how much of the clip's look is kept in samples, 0 for none
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]

@@ -12,6 +12,8 @@ macro_rules! shader_file {
 pub const FILES: &[(&str, &str)] = &[
     shader_file!("common/colour.wgsl"),
     shader_file!("common/frequency.wgsl"),
+    shader_file!("common/rings.wgsl"),
+    shader_file!("common/series.wgsl"),
     shader_file!("compute/amplitude_phase.wgsl"),
     shader_file!("compute/band_energy_map.wgsl"),
     shader_file!("compute/band_energy_time.wgsl"),

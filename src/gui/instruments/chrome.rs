@@ -209,6 +209,7 @@ pub(super) fn readout_ui(ui: &mut Ui, text: &str) {
     let cut = galley.elided;
     ui.painter()
         .galley(at, galley, ui.visuals().weak_text_color());
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, text));
     if cut {
         response.on_hover_text(text);
     }

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use eframe::egui;
 use eframe::egui_wgpu::RenderState;
 
+use crate::job::Latents;
 use crate::spectral::plain::{Residual, max_levels};
 use crate::video::Frame;
 use crate::viz::Gpu;
 
 use picture::Easel;
-use results::{ClipInput, Shown};
+use results::{ClipInput, Encoded, Plane, Shown};
 use worker::{Wanted, Worker};
 
 /// What the other panes have set and the instruments follow.
@@ -43,12 +44,28 @@ pub struct View {
     pub show_sample: bool,
 }
 
+/// Channels of the latents of every published model; the model's own number is known when a clip is encoded.
+const LATENT_CHANNELS: usize = 4;
+
+/// A clip whose latents are wanted.
+#[derive(Clone, Debug)]
+pub struct Unencoded {
+    side: usize,
+    id: u64,
+    /// Its frames.
+    pub frames: Arc<[Frame]>,
+}
+
 /// State of the three panes.
 pub struct Instruments {
     worker: Worker,
     shown: Shown,
     wanted: Wanted,
     clips: u64,
+    /// Channels of the model's latents, as far as known.
+    channels: usize,
+    /// Clips whose latents could not be made, and why.
+    refused: [Option<(u64, String)>; 2],
     easel: Easel,
     motion: motion::MotionPane,
     spectrum: spectrum::SpectrumPane,
@@ -73,6 +90,8 @@ impl Instruments {
             shown: Shown::default(),
             wanted: Wanted::default(),
             clips: 0,
+            channels: LATENT_CHANNELS,
+            refused: [None, None],
             easel,
             motion: motion::MotionPane::default(),
             spectrum: spectrum::SpectrumPane::default(),
@@ -97,6 +116,64 @@ impl Instruments {
         self.worker.ask(ctx, &self.wanted);
     }
 
+    /// A clip whose latents are to be shown and are not known: the window has the model that encodes it.
+    #[must_use]
+    pub fn unencoded(&self) -> Option<Unencoded> {
+        if self.wanted.plane == Plane::Pixels {
+            return None;
+        }
+        let missing = |side: usize| {
+            let clip = self.wanted.sides[side].as_ref()?;
+            let refused = self.refused[side].as_ref();
+            let is_refused = refused.is_some_and(|(id, _)| *id == clip.id);
+            let known = self.wanted.latents_of(side).is_some() || is_refused;
+            (!known).then(|| Unencoded {
+                side,
+                id: clip.id,
+                frames: clip.frames.clone(),
+            })
+        };
+        missing(0).or_else(|| missing(1))
+    }
+
+    /// The latents that [`Self::unencoded`] asked for, or why there are none.
+    pub fn set_latents(
+        &mut self,
+        ctx: &egui::Context,
+        asked: &Unencoded,
+        latents: Result<Latents, String>,
+    ) {
+        match latents {
+            Ok(latents) if latents.frames == asked.frames.len() => {
+                self.channels = latents.channels.max(1);
+                self.wanted.latents[asked.side] = Some(Encoded {
+                    id: asked.id,
+                    latents: Arc::new(latents),
+                });
+            }
+            Ok(_) => {
+                let text = "The model's latents have another number of frames.".to_owned();
+                self.refused[asked.side] = Some((asked.id, text));
+            }
+            Err(text) => self.refused[asked.side] = Some((asked.id, text)),
+        }
+        self.worker.ask(ctx, &self.wanted);
+    }
+
+    /// What to say of latents that are not there.
+    fn waiting(&self, side: usize) -> Option<String> {
+        let clip = self.wanted.sides[side].as_ref()?;
+        if self.wanted.plane == Plane::Pixels || self.wanted.latents_of(side).is_some() {
+            return None;
+        }
+        let refused = self.refused[side].as_ref().filter(|(id, _)| *id == clip.id);
+        Some(
+            refused.map_or("The model encodes the clip…".into(), |(_, why)| {
+                why.clone()
+            }),
+        )
+    }
+
     /// The reference re-synthesised from the audible bands; none while no band is muted.
     #[must_use]
     pub fn audible(&self) -> Option<Arc<[Frame]>> {
@@ -112,6 +189,7 @@ impl Instruments {
         wanted.frame = view.frame;
         wanted.residual = view.residual;
         wanted.levels = view.levels;
+        wanted.plane = self.motion.plane();
         wanted.keep = wanted.sides[0].as_ref().and_then(|clip| {
             let most = max_levels(clip.frames.len());
             self.bands.keep(view.levels.unwrap_or(most).min(most) + 1)
@@ -121,13 +199,16 @@ impl Instruments {
             self.worker.ask(ctx, &self.wanted);
         }
         self.shown = self.worker.shown();
+        self.shown.waiting = [self.waiting(0), self.waiting(1)];
         self.easel.engine.clone_from(&self.shown.engine);
     }
 
     /// Motion in the picture: vectors as the method sees them, flow arrows, colour wheel, magnitude.
     pub fn motion_ui(&mut self, ui: &mut egui::Ui, view: &View) {
         self.follow(ui.ctx(), view);
-        self.motion.ui(ui, view, &self.shown, &mut self.easel);
+        let channels = self.channels;
+        self.motion
+            .ui(ui, view, (&self.shown, channels), &mut self.easel);
     }
 
     /// The 2-D Fourier spectrum of the motion vector under the playhead, its radial profile and the weight w(r).

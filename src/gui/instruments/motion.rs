@@ -9,7 +9,7 @@ use super::chrome::{
     fitted, image, pixel_at, readout_ui, split_below, text_inside, wheel,
 };
 use super::picture::{Easel, Look, Picture, Values};
-use super::results::{ClipInput, FlowAt, Motion, Shown, Side};
+use super::results::{ClipInput, FlowAt, Motion, Plane, Shown, Side};
 use crate::motion::picture::colour::{Map, of_motion};
 use crate::spectral::plain::Residual;
 use crate::viz::Paint;
@@ -33,6 +33,8 @@ enum Mode {
 /// State of the pane.
 pub(super) struct MotionPane {
     mode: Mode,
+    /// What the vectors are taken from.
+    of: Plane,
     over: bool,
     opacity: f32,
     frame: Picture,
@@ -43,6 +45,7 @@ impl Default for MotionPane {
     fn default() -> Self {
         Self {
             mode: Mode::default(),
+            of: Plane::default(),
             over: true,
             opacity: 0.85,
             frame: Picture::default(),
@@ -52,7 +55,19 @@ impl Default for MotionPane {
 }
 
 impl MotionPane {
-    pub(super) fn ui(&mut self, ui: &mut Ui, view: &View, shown: &Shown, easel: &mut Easel) {
+    /// What the motion vectors of all panes are taken from.
+    pub(super) fn plane(&self) -> Plane {
+        self.of
+    }
+
+    /// Draws the pane; `channels` are those of the model's latents.
+    pub(super) fn ui(
+        &mut self,
+        ui: &mut Ui,
+        view: &View,
+        (shown, channels): (&Shown, usize),
+        easel: &mut Easel,
+    ) {
         let index = usize::from(view.show_sample && shown.sides[1].clip.is_some());
         let side = &shown.sides[index];
         let Some(clip) = &side.clip else {
@@ -63,11 +78,17 @@ impl MotionPane {
             );
             return;
         };
-        chips_row_ui(ui, |ui| self.chips_row_ui(ui, view, index == 1));
+        chips_row_ui(ui, |ui| self.chips_row_ui(ui, view, (index == 1, channels)));
         let (rect, response) = canvas_ui(ui);
         let (area, bar) = split_below(rect, BAR_HEIGHT);
-        let (h, w) = clip.size();
-        let place = fitted(area, w, h);
+        let place = {
+            let (h, w) = clip.size();
+            fitted(area, w, h)
+        };
+        let (h, w) = match (self.mode, &side.motion) {
+            (Mode::Vectors, Some(motion)) => (motion.h, motion.w),
+            _ => clip.size(),
+        };
         ui.painter()
             .rect_filled(area, 2.0, ui.visuals().extreme_bg_color);
         let alone = !self.over;
@@ -80,25 +101,25 @@ impl MotionPane {
         }
         match self.mode {
             Mode::Vectors => self.vectors_ui(ui, view, side, easel, (place, bar)),
-            Mode::Wheel => self.wheel_ui(ui, side, easel, (place, bar)),
-            Mode::Speed => self.speed_ui(ui, side, easel, (place, bar)),
+            Mode::Wheel | Mode::Speed => self.flow_ui(ui, side, easel, (place, bar)),
             Mode::Arrows => arrows_ui(ui, side, (place, bar)),
         }
         let hit = pixel_at(place, (w, h), response.hover_pos());
         if let (Some((x, y)), true) = (hit, response.hovered()) {
-            let unit = place.width() / w as f32;
+            let unit = vec2(place.width() / w as f32, place.height() / h as f32);
             let corner = place.min + vec2(x as f32, y as f32) * unit;
             ui.painter().rect_stroke(
-                Rect::from_min_size(corner, vec2(unit, unit)).expand(1.0),
+                Rect::from_min_size(corner, unit).expand(1.0),
                 0.0,
                 Stroke::new(1.0, ui.visuals().strong_text_color()),
                 egui::StrokeKind::Outside,
             );
         }
-        readout_ui(ui, &self.readout(side, clip, hit));
+        let waiting = shown.waiting[index].as_deref();
+        readout_ui(ui, &self.readout((side, waiting), clip, hit));
     }
 
-    fn chips_row_ui(&mut self, ui: &mut Ui, view: &View, is_sample: bool) {
+    fn chips_row_ui(&mut self, ui: &mut Ui, view: &View, (is_sample, channels): (bool, usize)) {
         let vectors = match view.residual {
             Residual::Signed => {
                 "What the method compares: the change of brightness to the next frame, with its sign."
@@ -130,6 +151,9 @@ impl MotionPane {
             ],
         );
         ui.separator();
+        if self.mode == Mode::Vectors {
+            self.of_ui(ui, channels);
+        }
         let chip = egui::Button::selectable(self.over, "Over clip").min_size(vec2(0.0, 24.0));
         let tip = "Draw the motion over the picture. Off: the motion alone.";
         if ui.add(chip).on_hover_text(tip).clicked() {
@@ -153,6 +177,26 @@ impl MotionPane {
         if is_sample {
             ui.label(egui::RichText::new("Sample").strong());
         }
+    }
+
+    /// Pixels, or a channel of the latents.
+    fn of_ui(&mut self, ui: &mut Ui, channels: usize) {
+        let latents = (0..channels).map(Plane::Latent);
+        let choice = egui::ComboBox::from_id_salt("plane")
+            .width(72.0)
+            .selected_text(self.of.name())
+            .show_ui(ui, |ui| {
+                for plane in std::iter::once(Plane::Pixels).chain(latents) {
+                    ui.selectable_value(&mut self.of, plane, plane.name());
+                }
+            });
+        let tip = "What the motion and its spectrum are taken from: the clip's brightness, or a channel of the model's latents, which are what the training compares.";
+        let chosen = self.of.name();
+        choice.response.widget_info(|| {
+            let text = format!("Motion of: {chosen}");
+            egui::WidgetInfo::labeled(egui::Role::ComboBox, true, text)
+        });
+        choice.response.on_hover_text(tip);
     }
 
     fn strength(&self) -> (f32, f32) {
@@ -195,33 +239,47 @@ impl MotionPane {
             map,
             low: figures(low),
             high: figures(high),
-            title: match view.residual {
-                Residual::Signed => "change of brightness (0..1), linear, signed",
-                Residual::Abs => "size of change of brightness (0..1), linear",
+            title: match (side.plane, view.residual) {
+                (Plane::Pixels, Residual::Signed) => "change of brightness (0..1), linear, signed",
+                (Plane::Pixels, Residual::Abs) => "size of change of brightness (0..1), linear",
+                (Plane::Latent(_), Residual::Signed) => "change of the latent, linear, signed",
+                (Plane::Latent(_), Residual::Abs) => "size of change of the latent, linear",
             },
         };
         colour_bar(ui, bar, &bar_of);
     }
 
-    fn speed_ui(&mut self, ui: &Ui, side: &Side, easel: &Easel, (place, bar): (Rect, Rect)) {
+    /// The flow as colour: its speed alone, or its direction too.
+    fn flow_ui(&mut self, ui: &Ui, side: &Side, easel: &Easel, (place, bar): (Rect, Rect)) {
         let high = full_speed(side);
+        let map = match self.mode {
+            Mode::Wheel => Map::Cyclic,
+            _ => Map::Magnitude,
+        };
         if let Some(flow) = &side.flow {
             let (fade, opacity) = self.strength();
             let mut paint = Paint::new(flow.flow.height, flow.flow.width, 0.0, high);
             paint.fade = fade;
             let key = egui::util::hash((flow.serial, high.to_bits(), self.over, self.mode));
-            let values = Values::Plane(&flow.speed);
             let look = Look {
-                map: Map::Magnitude,
+                map,
                 paint,
                 weighting: None,
+            };
+            let values = match self.mode {
+                Mode::Wheel => Values::Flow(&flow.pairs),
+                _ => Values::Plane(&flow.speed),
             };
             if let Some(texture) = self.plane.draw(ui.ctx(), easel, key, values, &look) {
                 image(ui, texture, place, opacity);
             }
         }
+        if self.mode == Mode::Wheel {
+            wheel_key(ui, bar, high);
+            return;
+        }
         let bar_of = Bar {
-            map: Map::Magnitude,
+            map,
             low: "0".into(),
             high: figures(high),
             title: "speed, px/frame, linear",
@@ -229,36 +287,19 @@ impl MotionPane {
         colour_bar(ui, bar, &bar_of);
     }
 
-    fn wheel_ui(&mut self, ui: &Ui, side: &Side, easel: &Easel, (place, bar): (Rect, Rect)) {
-        let high = full_speed(side);
-        if let Some(flow) = &side.flow {
-            let (fade, opacity) = self.strength();
-            let mut paint = Paint::new(flow.flow.height, flow.flow.width, 0.0, high);
-            paint.fade = fade;
-            let key = egui::util::hash((flow.serial, high.to_bits(), self.over, self.mode));
-            let look = Look {
-                map: Map::Cyclic,
-                paint,
-                weighting: None,
-            };
-            if let Some(texture) =
-                self.plane
-                    .draw(ui.ctx(), easel, key, Values::Flow(&flow.pairs), &look)
-            {
-                image(ui, texture, place, opacity);
-            }
-        }
-        wheel_key(ui, bar, high);
-    }
-
-    fn readout(&self, side: &Side, clip: &ClipInput, hit: Option<(usize, usize)>) -> String {
+    fn readout(
+        &self,
+        (side, waiting): (&Side, Option<&str>),
+        clip: &ClipInput,
+        hit: Option<(usize, usize)>,
+    ) -> String {
         let ready = match self.mode {
             Mode::Vectors => side.motion.as_ref().map(|m| vector_readout(m, hit)),
             Mode::Arrows | Mode::Wheel | Mode::Speed => {
                 side.flow.as_ref().map(|f| flow_readout(f, clip, hit))
             }
         };
-        ready.unwrap_or_else(|| "Computing…".into())
+        ready.unwrap_or_else(|| waiting.unwrap_or("Computing…").into())
     }
 }
 
@@ -277,13 +318,15 @@ fn vector_readout(motion: &Motion, hit: Option<(usize, usize)>) -> String {
                 .copied()
                 .unwrap_or_default();
             format!(
-                "{frames} · x {x}, y {y} px · change {}",
+                "{frames} · x {x}, y {y} {} · change {}",
+                motion.plane.unit(),
                 figures(f64::from(value))
             )
         }
         None => {
             format!(
-                "{frames} · mean change {}, most {}",
+                "{frames} · {}, mean change {}, most {}",
+                motion.plane.name().to_lowercase(),
                 figures(motion.mean),
                 figures(motion.most)
             )

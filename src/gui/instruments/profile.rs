@@ -51,6 +51,12 @@ impl Axes {
 }
 
 impl Curves<'_> {
+    /// What a period is counted in.
+    fn unit(&self) -> &'static str {
+        let shown = self.sides.iter().flatten().next();
+        shown.map_or("px", |motion| motion.plane.unit())
+    }
+
     fn weight(&self, radius: f64) -> f64 {
         let size = self
             .sides
@@ -112,7 +118,7 @@ pub(super) fn profile_ui(
     let axes = curves.axes(place);
     ui.painter()
         .rect_filled(place, 2.0, ui.visuals().extreme_bg_color);
-    grid(ui, &axes, rect);
+    grid(ui, &axes, rect, curves.unit());
     weight_curve(ui, &axes, curves);
     let inks = series(ui);
     for (index, (motion, ink)) in curves.sides.iter().zip(inks).enumerate() {
@@ -132,7 +138,11 @@ pub(super) fn profile_ui(
     let radius = f64::from((at.x - place.left()) / place.width()) * FARTHEST;
     let stroke = axis_stroke(ui);
     ui.painter().vline(at.x, place.y_range(), stroke);
-    let mut text = format!("{radius:.3} cycles/px · period {}", period(radius));
+    let unit = curves.unit();
+    let mut text = format!(
+        "{radius:.3} cycles/{unit} · period {}",
+        period(radius, unit)
+    );
     for (motion, name) in curves.sides.iter().zip(["reference", "sample"]) {
         if let Some(motion) = motion {
             text += &format!(" · {name} {}", figures(mean_at(&motion.profile, radius)));
@@ -156,7 +166,7 @@ fn points(profile: &RadialProfile, axes: &Axes) -> Vec<Pos2> {
 }
 
 /// Lines and numbers of both axes: decades at the left, weights at the right, frequencies below.
-fn grid(ui: &Ui, axes: &Axes, rect: Rect) {
+fn grid(ui: &Ui, axes: &Axes, rect: Rect, unit: &str) {
     let stroke = Stroke::new(1.0, ui.visuals().weak_text_color().gamma_multiply(0.25));
     let ink = quiet(ui);
     let font = small(ui);
@@ -197,7 +207,8 @@ fn grid(ui: &Ui, axes: &Axes, rect: Rect) {
         tick += step;
     }
     let below = pos2(place.center().x, rect.bottom());
-    text_inside(ui, rect, below, Align2::CENTER_BOTTOM, "cycles/px", ink);
+    let name = format!("cycles/{unit}");
+    text_inside(ui, rect, below, Align2::CENTER_BOTTOM, &name, ink);
     for weight in [0.0, axes.weight_high / 1.15] {
         let at = pos2(place.right() + 3.0, axes.weight_y(weight));
         text_inside(ui, rect, at, Align2::LEFT_CENTER, &figures(weight), ink);

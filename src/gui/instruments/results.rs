@@ -1,11 +1,12 @@
 //! What the instruments' thread computes, and how one motion vector and one clip are taken apart.
 //!
-//! Motion vectors here are differences of brightness in the clip's pixels. Those of a model's latents would be planes of
-//! another size, and enter where [`motion_on_gpu`] and [`bands_of`] take theirs from frames.
+//! Motion vectors are differences of brightness in the clip's pixels, or of one channel of the model's latents. Latents are
+//! small: the processor takes them apart. Bands are always those of pixels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::job::Latents;
 use crate::motion::picture::Range;
 use crate::motion::{Flow, luma, optical_flow};
 use crate::spectral::plain::{
@@ -66,6 +67,48 @@ impl ClipInput {
     }
 }
 
+/// A clip's latents.
+#[derive(Clone, Debug)]
+pub(super) struct Encoded {
+    /// Of the clip.
+    pub id: u64,
+    pub latents: Arc<Latents>,
+}
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+/// What motion vectors are differences of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Plane {
+    /// Brightness.
+    #[default]
+    Pixels,
+    /// A channel of the model's latents, from 0.
+    Latent(usize),
+}
+
+impl Plane {
+    /// What it is called.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Pixels => "Pixels".to_owned(),
+            Self::Latent(channel) => format!("Latent {}", channel + 1),
+        }
+    }
+
+    /// What a place is counted in.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::Pixels => "px",
+            Self::Latent(_) => "latent px",
+        }
+    }
+}
+
 /// A number that no other result has: what a picture was drawn from.
 fn serial() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -76,6 +119,7 @@ fn serial() -> u64 {
 #[derive(Debug)]
 pub(super) struct Motion {
     pub serial: u64,
+    pub plane: Plane,
     pub step: usize,
     pub h: usize,
     pub w: usize,
@@ -117,6 +161,8 @@ pub(super) struct Bands {
 #[derive(Clone, Default)]
 pub(super) struct Side {
     pub clip: Option<ClipInput>,
+    /// What its motion vector is taken from.
+    pub plane: Plane,
     /// Magnitude of motion that a colour map spans, over the whole clip.
     pub residual_high: f64,
     /// Largest `ln(1 + |F|)` of the motion vectors seen so far.
@@ -138,6 +184,8 @@ pub(super) struct Shown {
     pub engine: Option<Arc<Engine>>,
     /// Why the processor draws.
     pub note: Option<String>,
+    /// Why the latents are not there yet, side by side with `sides`.
+    pub waiting: [Option<String>; 2],
 }
 
 /// What draws: the pipelines on the window's own device, made once.
@@ -211,6 +259,7 @@ pub(super) fn motion_on_gpu(
     let (mean, most) = sizes(&residual);
     Ok(Motion {
         serial: serial(),
+        plane: Plane::Pixels,
         step,
         h,
         w,
@@ -227,11 +276,53 @@ pub(super) fn motion_on_gpu(
 pub(super) fn motion_on_cpu(clip: &ClipInput, step: usize, kind: Residual) -> Motion {
     let (h, w) = clip.size();
     let residual = residual_rows(&clip.frames[step..step + 2], &(0..h * w), kind);
+    taken_apart(residual, (h, w), step, Plane::Pixels)
+}
+
+/// The magnitude that almost all motion of the latents stays below, over all channels, so that they can be compared.
+pub(super) fn latent_high(latents: &Latents) -> f64 {
+    let mut values = Vec::new();
+    for channel in 0..latents.channels {
+        for step in 0..latents.frames.saturating_sub(1) {
+            values.extend(latent_residual(latents, channel, step, Residual::Signed));
+        }
+    }
+    Range::from_zero([&values]).high
+}
+
+/// The change of one channel from a frame to the next.
+fn latent_residual(latents: &Latents, channel: usize, step: usize, kind: Residual) -> Vec<f32> {
+    let (now, next) = (
+        latents.plane(channel, step),
+        latents.plane(channel, step + 1),
+    );
+    let change = now.iter().zip(next).map(|(now, next)| next - now);
+    match kind {
+        Residual::Signed => change.collect(),
+        Residual::Abs => change.map(f32::abs).collect(),
+    }
+}
+
+/// A motion vector of the latents and its spectrum.
+pub(super) fn motion_of_latents(
+    latents: &Latents,
+    channel: usize,
+    step: usize,
+    kind: Residual,
+) -> Motion {
+    let channel = channel.min(latents.channels.saturating_sub(1));
+    let residual = latent_residual(latents, channel, step, kind);
+    let size = (latents.height, latents.width);
+    taken_apart(residual, size, step, Plane::Latent(channel))
+}
+
+fn taken_apart(residual: Vec<f32>, (h, w): (usize, usize), step: usize, plane: Plane) -> Motion {
     let spectrum = Fft2::<f32>::new(h, w).forward(&residual);
     let amplitude = fftshift(&amplitude(&spectrum), h, w);
     let (mean, most) = sizes(&residual);
     Motion {
         serial: serial(),
+        plane,
         step,
         h,
         w,

@@ -139,9 +139,9 @@ impl SpectrumPane {
             readout = self.picture_ui(ui, view, easel, &subject, (left, pointer));
         } else {
             let text = match which {
-                Which::Reference => "Computing…",
+                Which::Reference => shown.waiting[0].as_deref().unwrap_or("Computing…"),
                 Which::Sample if sample.clip.is_none() => "No sample yet",
-                Which::Sample => "Computing…",
+                Which::Sample => shown.waiting[1].as_deref().unwrap_or("Computing…"),
                 Which::Difference if sample.clip.is_none() => "No sample to compare yet",
                 Which::Difference => "The sample has another size",
             };
@@ -155,8 +155,9 @@ impl SpectrumPane {
         let on_curve = profile_ui(ui, right, &curves, pointer);
         let idle = || {
             let tip = "low-frequency bias δ (exponent)";
+            let unit = reference.plane.unit();
             let cut = view.cutoff.map_or("no cutoff".into(), |c| {
-                format!("cutoff {} cycles/px", figures(c))
+                format!("cutoff {} cycles/{unit}", figures(c))
             });
             let note = shown
                 .note
@@ -228,7 +229,7 @@ impl SpectrumPane {
         let place = fitted(area, 1, 1);
         let weighting = Weighting::new(h, w, view.delta, view.cutoff);
         let bar_of = self.paint_ui(ui, easel, subject, &weighting, place);
-        axes(ui, place);
+        axes(ui, place, subject.motion.plane.unit());
         cutoff_ring(ui, place, view, (h, w));
         colour_bar(ui, bar, &bar_of);
         let (x, y) = pixel_at(place, (w, h), pointer)?;
@@ -393,9 +394,10 @@ impl SpectrumPane {
                 figures(value(other))
             ),
         };
+        let unit = motion.plane.unit();
         format!(
-            "{across:+.3}, {down:+.3} cycles/px · period {} · {values} · w {}",
-            period(radius),
+            "{across:+.3}, {down:+.3} cycles/{unit} · period {} · {values} · w {}",
+            period(radius, unit),
             figures(weight)
         )
     }
@@ -437,11 +439,12 @@ fn weighted_high(motion: &Motion, weighting: &Weighting) -> f64 {
     if high > 0.0 { high } else { 1.0 }
 }
 
-pub(super) fn period(cycles_per_pixel: f64) -> String {
+/// The length of one cycle, in `unit`.
+pub(super) fn period(cycles_per_pixel: f64, unit: &str) -> String {
     if cycles_per_pixel <= 0.0 {
         "∞".into()
     } else {
-        format!("{} px", figures(1.0 / cycles_per_pixel))
+        format!("{} {unit}", figures(1.0 / cycles_per_pixel))
     }
 }
 
@@ -453,7 +456,7 @@ fn missing(ui: &Ui, rect: Rect, text: &str) {
 }
 
 /// Ticks at -0.5, 0 and 0.5 cycles per pixel on both axes.
-fn axes(ui: &Ui, place: Rect) {
+fn axes(ui: &Ui, place: Rect, unit: &str) {
     let stroke = axis_stroke(ui);
     let ink = quiet(ui);
     let font = small(ui);
@@ -469,9 +472,9 @@ fn axes(ui: &Ui, place: Rect) {
         let under = pos2(x, place.bottom() + 3.0);
         // The unit stands once, where there is room for it.
         let with_unit = if t == 0.5 && place.width() > 100.0 {
-            "0 cycles/px"
+            format!("0 cycles/{unit}")
         } else {
-            label
+            label.to_owned()
         };
         painter.text(under, Align2::CENTER_TOP, with_unit, font.clone(), ink);
         let beside = pos2(place.left() - 5.0, y);

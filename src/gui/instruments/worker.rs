@@ -12,9 +12,10 @@ use eframe::egui::mutex::Mutex;
 
 use super::audible::from_bands;
 use super::results::{
-    Bands, ClipInput, Computer, Engine, FlowAt, Motion, Shown, bands_of, flow_at, motion_on_cpu,
-    motion_on_gpu, residual_high,
+    Bands, ClipInput, Computer, Encoded, Engine, FlowAt, Motion, Plane, Shown, bands_of, flow_at,
+    latent_high, motion_of_latents, motion_on_cpu, motion_on_gpu, residual_high,
 };
+use crate::job::Latents;
 use crate::spectral::plain::Residual;
 use crate::viz::{Gpu, GpuError};
 
@@ -28,11 +29,28 @@ const BYTES_PER_PIXEL: usize = 64;
 pub(super) struct Wanted {
     /// Reference, sample.
     pub sides: [Option<ClipInput>; 2],
+    /// Latents of the clips.
+    pub latents: [Option<Encoded>; 2],
+    pub plane: Plane,
     pub frame: usize,
     pub residual: Residual,
     pub levels: Option<usize>,
     /// Audible bands of the reference; none while all are.
     pub keep: Option<Vec<bool>>,
+}
+
+impl Wanted {
+    /// The latents of the clip that is wanted on a side.
+    pub(super) fn latents_of(&self, side: usize) -> Option<&Arc<Latents>> {
+        let clip = self.sides[side].as_ref()?;
+        let encoded = self.latents[side].as_ref()?;
+        (encoded.id == clip.id).then_some(&encoded.latents)
+    }
+
+    /// Whether the motion vectors of a side can be computed.
+    fn has_plane(&self, side: usize) -> bool {
+        self.plane == Plane::Pixels || self.latents_of(side).is_some()
+    }
 }
 
 /// What thread and window share.
@@ -96,7 +114,8 @@ impl Worker {
 #[derive(Default)]
 struct Held {
     clip: Option<ClipInput>,
-    residual: Residual,
+    /// What `motions` and `high` are of.
+    kind: (Residual, Plane),
     high: Option<f64>,
     log_high: f64,
     speed_high: f64,
@@ -176,18 +195,19 @@ impl Desk {
 
     /// Drops what belongs to other clips or settings.
     fn tidy(&mut self, wanted: &Wanted) {
+        let kind = (wanted.residual, wanted.plane);
         for (held, clip) in self.sides.iter_mut().zip(&wanted.sides) {
             if held.clip != *clip {
                 *held = Held {
                     clip: clip.clone(),
-                    residual: wanted.residual,
+                    kind,
                     ..Held::default()
                 };
             }
-            if held.residual != wanted.residual {
-                held.residual = wanted.residual;
+            if held.kind != kind {
+                held.kind = kind;
                 held.motions.clear();
-                held.log_high = 0.0;
+                (held.high, held.log_high) = (None, 0.0);
             }
             let Some(clip) = &held.clip else { continue };
             let now = clip.step_at(wanted.frame);
@@ -207,7 +227,7 @@ impl Desk {
             let held = self.sides.iter().enumerate();
             held.filter_map(|(side, held)| Some((side, held, held.clip.as_ref()?)))
         };
-        for (side, held, clip) in sides() {
+        for (side, held, clip) in sides().filter(|(side, ..)| wanted.has_plane(*side)) {
             let step = clip.step_at(wanted.frame);
             if held.high.is_none() {
                 return Some(Step::Range(side));
@@ -237,7 +257,7 @@ impl Desk {
         }
         for (side, held, clip) in sides().filter(|(_, held, clip)| clip.steps() <= held.room()) {
             for step in 0..clip.steps() {
-                if !held.motions.contains_key(&step) {
+                if wanted.has_plane(side) && !held.motions.contains_key(&step) {
                     return Some(Step::Motion(side, step));
                 }
                 if !held.flows.contains_key(&step) {
@@ -257,9 +277,13 @@ impl Desk {
     fn work(&mut self, wanted: &Wanted, step: Step) {
         match step {
             Step::Range(side) => {
-                self.sides[side].high = self.sides[side].clip.as_ref().map(residual_high);
+                let held = &mut self.sides[side];
+                held.high = match wanted.plane {
+                    Plane::Pixels => held.clip.as_ref().map(residual_high),
+                    Plane::Latent(_) => wanted.latents_of(side).map(|l| latent_high(l)),
+                };
             }
-            Step::Motion(side, at) => self.motion(side, at),
+            Step::Motion(side, at) => self.motion(wanted, side, at),
             Step::Flow(side, at) => {
                 let held = &mut self.sides[side];
                 let Some(clip) = &held.clip else { return };
@@ -272,25 +296,33 @@ impl Desk {
         }
     }
 
-    fn motion(&mut self, side: usize, at: usize) {
-        let Some(clip) = self.sides[side].clip.clone() else {
-            return;
+    fn motion(&mut self, wanted: &Wanted, side: usize, at: usize) {
+        let motion = match wanted.plane {
+            Plane::Pixels => self.motion_of_pixels(side, at),
+            Plane::Latent(channel) => wanted
+                .latents_of(side)
+                .map(|latents| motion_of_latents(latents, channel, at, wanted.residual)),
         };
-        let kind = self.sides[side].residual;
+        let Some(motion) = motion else { return };
+        let largest = motion.profile.largest.iter().copied().fold(0.0, f64::max);
+        let held = &mut self.sides[side];
+        held.log_high = held.log_high.max(largest.ln_1p());
+        held.motions.insert(at, Arc::new(motion));
+    }
+
+    fn motion_of_pixels(&mut self, side: usize, at: usize) -> Option<Motion> {
+        let clip = self.sides[side].clip.clone()?;
+        let (kind, _) = self.sides[side].kind;
         let computer = self.computer.as_ref();
         let made = computer.map(|computer| motion_on_gpu(computer, &clip, at, kind));
-        let motion = match made {
+        Some(match made {
             Some(Ok(motion)) => motion,
             Some(Err(error)) => {
                 self.without_gpu(&error);
                 motion_on_cpu(&clip, at, kind)
             }
             None => motion_on_cpu(&clip, at, kind),
-        };
-        let largest = motion.profile.largest.iter().copied().fold(0.0, f64::max);
-        let held = &mut self.sides[side];
-        held.log_high = held.log_high.max(largest.ln_1p());
-        held.motions.insert(at, Arc::new(motion));
+        })
     }
 
     /// Whether a long step has lost its point: the window wants another clip or other settings, or is gone.
@@ -338,7 +370,8 @@ impl Desk {
     fn publish(&mut self, wanted: &Wanted) {
         for (side, held) in self.shown.sides.iter_mut().zip(&self.sides) {
             let step = held.clip.as_ref().map(|clip| clip.step_at(wanted.frame));
-            let changed = side.clip != held.clip;
+            let changed = side.clip != held.clip || side.plane != held.kind.1;
+            side.plane = held.kind.1;
             side.clip.clone_from(&held.clip);
             side.residual_high = held.high.unwrap_or(1.0);
             side.log_high = held.log_high;

@@ -59,6 +59,15 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
         "For the built-in model: \"a yellow star on a blue plain background\".",
         "",
     ));
+    let label = ui.label("Keep away from");
+    let field = egui::TextEdit::singleline(&mut app.document.settings.negative_prompt)
+        .hint_text("nothing")
+        .desired_width(f32::INFINITY);
+    ui.add(field).labelled_by(label.id).on_hover_text(about(
+        "The negative prompt: what samples shall not show.",
+        "Leave it empty at first. It has no effect where guidance is 1.",
+        "",
+    ));
 }
 
 /// Which model learns.
@@ -153,6 +162,7 @@ fn with_clip_of(preset: TransferConfig, now: &TransferConfig) -> TransferConfig 
         start_secs: now.start_secs,
         fit: now.fit,
         loop_short: now.loop_short,
+        negative_prompt: now.negative_prompt.clone(),
         seed: now.seed,
         preview_every: now.preview_every,
         checkpoint_every: now.checkpoint_every,
