@@ -5,7 +5,7 @@ use egui_tiles::{Container, Linear, LinearDir, Tile, TileId, Tiles, Tree};
 use serde::{Deserialize, Serialize};
 
 /// A layout of another version is not used.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A part of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,8 +77,8 @@ pub fn first() -> Tree<Pane> {
         tiles.insert_tab_tile(panes)
     };
     let reference = tab(&mut tiles, &[Pane::Reference]);
-    let result = tab(&mut tiles, &[Pane::Result]);
-    let spectrum = tab(&mut tiles, &[Pane::Spectrum, Pane::Motion]);
+    let result = tab(&mut tiles, &[Pane::Result, Pane::Motion]);
+    let spectrum = tab(&mut tiles, &[Pane::Spectrum]);
     let bands = tab(&mut tiles, &[Pane::Bands]);
     let transfer = tab(&mut tiles, &[Pane::Transfer]);
     let timeline = tab(&mut tiles, &[Pane::Timeline]);
@@ -100,7 +100,10 @@ pub fn first() -> Tree<Pane> {
         LinearDir::Vertical,
         &[(top, 0.70), (timeline, 0.09), (run, 0.21)],
     );
-    Tree::new(egui::Id::unique("panes"), root, tiles)
+    let mut tree = Tree::new(egui::Id::unique("panes"), root, tiles);
+    // There is no result yet: its place shows the motion until a training begins.
+    show(&mut tree, Pane::Motion);
+    tree
 }
 
 fn shares(tiles: &mut Tiles<Pane>, dir: LinearDir, children: &[(TileId, f32)]) -> TileId {
@@ -185,7 +188,7 @@ mod tests {
             assert!(is_shown(&back, pane), "{pane:?}");
         }
         assert!(restore("{}").is_none());
-        assert!(restore(&text.replacen("\"version\":1", "\"version\":0", 1)).is_none());
+        assert!(restore(&text.replacen("\"version\":2", "\"version\":1", 1)).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use eframe::egui;
 
 use super::app::App;
+use super::layout::{self, Pane};
 use super::notices::Action;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
@@ -262,6 +263,9 @@ impl App {
         self.queue.runs.push(Run::new(title, handle, now));
         self.compare.choose(None);
         self.run_view.follow();
+        if layout::is_shown(&self.tree, Pane::Result) {
+            layout::show(&mut self.tree, Pane::Result);
+        }
         self.memory.start_peak();
     }
 

@@ -182,6 +182,7 @@ impl MotionPane {
     /// Pixels, or a channel of the latents.
     fn of_ui(&mut self, ui: &mut Ui, channels: usize) {
         let latents = (0..channels).map(Plane::Latent);
+        let label = ui.label("Motion of");
         let choice = egui::ComboBox::from_id_salt("plane")
             .width(72.0)
             .selected_text(self.of.name())
@@ -191,12 +192,7 @@ impl MotionPane {
                 }
             });
         let tip = "What the motion and its spectrum are taken from: the clip's brightness, or a channel of the model's latents, which are what the training compares.";
-        let chosen = self.of.name();
-        choice.response.widget_info(|| {
-            let text = format!("Motion of: {chosen}");
-            egui::WidgetInfo::labeled(egui::Role::ComboBox, true, text)
-        });
-        choice.response.on_hover_text(tip);
+        choice.response.labelled_by(label.id).on_hover_text(tip);
     }
 
     fn strength(&self) -> (f32, f32) {
