@@ -399,8 +399,9 @@ fn first_document(model: Option<PathBuf>) -> Document {
         settings: TransferConfig {
             // The window is for watching: a sample at every quarter of the training.
             preview_every: 10,
-            // A built-in model's checkpoint is written in a moment: little is lost when the power goes.
-            checkpoint_every: 5,
+            // A built-in model's checkpoint is written in a moment: nothing but the unfinished step is lost when the
+            // power goes.
+            checkpoint_every: 1,
             ..TransferConfig::default()
         },
     }

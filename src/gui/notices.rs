@@ -181,7 +181,8 @@ impl Notices {
                                 ui.allocate_exact_size(egui::vec2(4.0, 32.0), egui::Sense::hover());
                             ui.painter().rect_filled(rect, 2.0, colour);
                             let width = 400.0 - 60.0 - toast.action.as_ref().map_or(0.0, |_| 110.0);
-                            ui.allocate_ui(egui::vec2(width, 0.0), |ui| {
+                            ui.scope(|ui| {
+                                ui.set_max_width(width);
                                 ui.add(egui::Label::new(&toast.text).wrap());
                             });
                             if let Some(action) = &toast.action

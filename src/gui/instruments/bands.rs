@@ -134,7 +134,7 @@ fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
 }
 
 /// The time scale that a band sees, in frames: `Dj` differences of 2^(j-1) frames, so periods from 2^j to 2^(j+1).
-fn scale_name(band: usize, levels: usize) -> String {
+pub(in crate::gui) fn scale_name(band: usize, levels: usize) -> String {
     match band {
         0 if levels == 0 => "all motion".into(),
         0 => format!("{}+ frames", 2 << levels),
@@ -409,7 +409,7 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
         rect,
         pos2(columns.bars.left(), y),
         Align2::LEFT_TOP,
-        "ref.",
+        "ref",
         reference,
     );
     if has_sample {

@@ -15,7 +15,7 @@ const NARROW: f32 = 460.0;
 /// Steps of a drawn colour bar.
 const BAR_STEPS: usize = 48;
 /// Height of a colour bar with its labels.
-pub(super) const BAR_HEIGHT: f32 = 26.0;
+pub(in crate::gui) const BAR_HEIGHT: f32 = 26.0;
 /// Height of a line that tells what the pointer is on.
 pub(super) const READOUT_HEIGHT: f32 = 20.0;
 
@@ -112,7 +112,7 @@ pub(super) fn text_inside(
 }
 
 /// What a colour bar says.
-pub(super) struct Bar<'a> {
+pub(in crate::gui) struct Bar<'a> {
     pub map: Map,
     pub low: String,
     pub high: String,
@@ -121,7 +121,7 @@ pub(super) struct Bar<'a> {
 }
 
 /// A colour bar over the whole width of `rect`, its ends and its meaning below it.
-pub(super) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
+pub(in crate::gui) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
     let strip = Rect::from_min_size(rect.min, vec2(rect.width(), 8.0));
     let mut mesh = Mesh::default();
     for step in 0..=BAR_STEPS {
@@ -240,7 +240,7 @@ pub(super) fn image(ui: &Ui, texture: egui::TextureId, rect: Rect, opacity: f32)
 }
 
 /// A number with about three figures.
-pub(super) fn figures(value: f64) -> String {
+pub(in crate::gui) fn figures(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         "0".into()

@@ -23,6 +23,8 @@ use crate::spectral::plain::{Residual, max_levels};
 use crate::video::Frame;
 use crate::viz::Gpu;
 
+pub(super) use bands::scale_name;
+pub(super) use chrome::{BAR_HEIGHT, Bar, colour_bar, figures};
 use picture::Easel;
 use results::{ClipInput, Encoded, Plane, Shown};
 use worker::{Wanted, Worker};

@@ -182,7 +182,6 @@ impl MotionPane {
     /// Pixels, or a channel of the latents.
     fn of_ui(&mut self, ui: &mut Ui, channels: usize) {
         let latents = (0..channels).map(Plane::Latent);
-        let label = ui.label("Motion of");
         let choice = egui::ComboBox::from_id_salt("plane")
             .width(72.0)
             .selected_text(self.of.name())
@@ -192,7 +191,10 @@ impl MotionPane {
                 }
             });
         let tip = "What the motion and its spectrum are taken from: the clip's brightness, or a channel of the model's latents, which are what the training compares.";
-        choice.response.labelled_by(label.id).on_hover_text(tip);
+        // There is no room for a label; who listens hears one.
+        ui.ctx()
+            .accesskit_node_builder(choice.response.id, |node| node.set_label("Motion of"));
+        choice.response.on_hover_text(tip);
     }
 
     fn strength(&self) -> (f32, f32) {

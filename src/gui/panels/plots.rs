@@ -3,6 +3,7 @@
 use eframe::egui::{self, ColorImage, TextureHandle, TextureOptions, vec2};
 use egui_plot::{Line, LineStyle, Plot, PlotPoints, VLine};
 
+use crate::gui::instruments::{BAR_HEIGHT, Bar, colour_bar, figures, scale_name};
 use crate::gui::run::Run;
 use crate::gui::theme;
 use crate::motion::picture::colour::Map;
@@ -10,6 +11,8 @@ use crate::train::StepStats;
 
 /// Points of a curve, and columns of the map, at most: more than a screen has.
 const MOST_POINTS: usize = 1500;
+/// Room for the names of the bands, in points.
+const NAMES: f32 = 66.0;
 
 /// A name and what it reads from a step.
 type Curve<'a> = (String, Box<dyn Fn(&StepStats) -> Option<f64> + 'a>);
@@ -100,14 +103,9 @@ pub fn bands_ui(run: &Run, ui: &mut egui::Ui) {
     curves_ui(run, ui, "bands", curves);
 }
 
-/// What a band sees.
+/// The time scale a band sees.
 fn band_name(band: usize, bands: usize) -> String {
-    match band {
-        0 => "slowest".to_owned(),
-        1 => "fastest".to_owned(),
-        _ if band + 1 == bands => "slow".to_owned(),
-        _ => format!("detail {band}"),
-    }
+    scale_name(band, bands.saturating_sub(1))
 }
 
 /// The norm of all gradients over the steps, and of each weight now; weights that learn nothing stand out.
@@ -132,7 +130,7 @@ pub fn gradients_ui(run: &Run, ui: &mut egui::Ui) {
         });
         egui::ScrollArea::vertical()
             .auto_shrink(false)
-            .show(ui, |ui| weights_ui(run, ui));
+            .show(ui, |ui| ui.vertical(|ui| weights_ui(run, ui)));
     });
 }
 
@@ -202,9 +200,9 @@ pub fn map_ui(run: &Run, kept: &mut Option<(usize, TextureHandle)>, ui: &mut egu
         *kept = Some((steps, texture));
     }
     let Some((_, texture)) = kept else { return };
-    let room = ui.available_size() - vec2(70.0, 18.0);
+    let room = ui.available_size() - vec2(NAMES + 14.0, BAR_HEIGHT + 6.0);
     ui.horizontal_top(|ui| {
-        let (names, _) = ui.allocate_exact_size(vec2(56.0, room.y), egui::Sense::hover());
+        let (names, _) = ui.allocate_exact_size(vec2(NAMES, room.y), egui::Sense::hover());
         let font = egui::TextStyle::Small.resolve(ui.style());
         let row = room.y / bands as f32;
         for band in 0..bands {
@@ -239,13 +237,17 @@ pub fn map_ui(run: &Run, kept: &mut Option<(usize, TextureHandle)>, ui: &mut egu
             }
         }
     });
-    ui.label(
-        egui::RichText::new(format!(
-            "dark 0, bright {most:.3}; linear; steps from left to right"
-        ))
-        .small()
-        .color(theme::weak(ui)),
-    );
+    let size = vec2(ui.available_width(), BAR_HEIGHT);
+    let (mut bar, _) = ui.allocate_exact_size(size, egui::Sense::hover());
+    bar.min.x += NAMES + ui.spacing().item_spacing.x;
+    bar.max.x = bar.min.x + room.x.max(20.0);
+    let bar_of = Bar {
+        map: Map::Magnitude,
+        low: "0".to_owned(),
+        high: figures(most),
+        title: "loss of the band, linear; steps from left to right",
+    };
+    colour_bar(ui, bar, &bar_of);
 }
 
 /// Rows rise from slow to fast; the numbers name the slowest first and then count from the fastest.
