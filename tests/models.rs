@@ -2,9 +2,13 @@
 
 mod files;
 mod folders;
+mod mutations;
 mod networks;
 mod sampling;
 mod tokenizer;
+mod torch_damage;
+mod torch_files;
+mod torch_writer;
 
 use std::collections::BTreeMap;
 use std::fs;

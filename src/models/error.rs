@@ -41,11 +41,13 @@ pub enum ModelError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A weight file that is damaged or not a safetensors file.
-    #[error("the weight file {file} is damaged or not a safetensors file: {why}")]
+    /// A weight file that is damaged, of another format, or asks for more than to be read.
+    #[error("the weight file {file} is damaged or not {format}: {why}")]
     Weights {
         /// Which file.
         file: String,
+        /// What its name says it is.
+        format: WeightFormat,
         /// What is wrong with it.
         why: String,
     },
@@ -55,6 +57,24 @@ pub enum ModelError {
     /// A tensor operation failed, for example for lack of memory.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// Formats of weight files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// `.safetensors`.
+    Safetensors,
+    /// `.bin` of PyTorch.
+    Torch,
+}
+
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "a safetensors file",
+            Self::Torch => "a PyTorch file of nothing but tensors",
+        })
+    }
 }
 
 /// A weight whose shape is not the one its network needs.
@@ -129,4 +149,16 @@ fn enumerate(names: &[String]) -> String {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }
     text
+}
+
+/// What a reader finds out, or what is wrong in words that follow the name of the file.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// A name out of a file, fit for a message: not too long, and nothing a terminal obeys.
+pub(super) fn shown(name: &str) -> String {
+    const SHOWN: usize = 100;
+    name.chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect()
 }

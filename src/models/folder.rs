@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::clip::{ClipTextConfig, ClipTextModel};
 use super::error::ModelError;
-use super::safetensors_file::weight_files;
 use super::source::FileSource;
 use super::tokenizer::ClipTokenizer;
 use super::unet3d::{UNet3DConditionModel, UNet3DConfig};
 use super::vae::{AutoencoderKL, VaeConfig};
+use super::weight_file::{WeightNames, weight_files};
 use super::weights::Weights;
 use crate::schedulers::SchedulerConfig;
 
@@ -22,9 +22,20 @@ const DEFAULT_FRAMES: usize = 16;
 /// Side of the latents where `unet/config.json` does not say.
 const DEFAULT_LATENT_SIDE: usize = 32;
 
-const UNET_WEIGHTS: (&str, &str) = ("unet", "diffusion_pytorch_model");
-const VAE_WEIGHTS: (&str, &str) = ("vae", "diffusion_pytorch_model");
-const TEXT_WEIGHTS: (&str, &str) = ("text_encoder", "model");
+const UNET_WEIGHTS: WeightNames = WeightNames {
+    folder: "unet",
+    safetensors: "diffusion_pytorch_model",
+    torch: "diffusion_pytorch_model",
+};
+const VAE_WEIGHTS: WeightNames = WeightNames {
+    folder: "vae",
+    ..UNET_WEIGHTS
+};
+const TEXT_WEIGHTS: WeightNames = WeightNames {
+    folder: "text_encoder",
+    safetensors: "model",
+    torch: "pytorch_model",
+};
 
 /// What a model says about itself in `model_card.json`, a file of ours that other models need not have.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -225,8 +236,8 @@ impl ModelFolder {
     /// When a file is missing or cannot be read.
     pub fn weights_sha256(&self) -> Result<BTreeMap<String, String>, ModelError> {
         let mut hashes = BTreeMap::new();
-        for (folder, stem) in [UNET_WEIGHTS, VAE_WEIGHTS, TEXT_WEIGHTS] {
-            for file in weight_files(&self.source, folder, stem)? {
+        for part in [UNET_WEIGHTS, VAE_WEIGHTS, TEXT_WEIGHTS] {
+            for file in weight_files(&self.source, part)? {
                 let digest = Sha256::digest(&*self.source.bytes(&file)?);
                 hashes.insert(
                     file,
@@ -239,16 +250,12 @@ impl ModelFolder {
 
     fn weights(
         &self,
-        (folder, stem): (&str, &str),
+        part: WeightNames,
         dtype: DType,
         device: &Device,
     ) -> Result<Weights, ModelError> {
-        Weights::from_source(
-            &self.source,
-            &weight_files(&self.source, folder, stem)?,
-            dtype,
-            device,
-        )
+        let files = weight_files(&self.source, part)?;
+        Weights::from_source(&self.source, &files, dtype, device)
     }
 }
 

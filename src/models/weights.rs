@@ -9,8 +9,8 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::error::{KeyReport, ModelError, WrongShape};
-use super::safetensors_file::{StoredTensor, index_files};
 use super::source::{FileBytes, FileSource};
+use super::weight_file::{StoredTensor, index_files};
 use crate::nn::lora::starting_values;
 use crate::nn::{
     Branch, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Lora, NoiseStream, Param, Purpose,
@@ -78,11 +78,12 @@ struct Notes {
 }
 
 impl Weights {
-    /// Opens safetensors files (one, or the shards of one network). Tensors are read as `dtype` onto `device` when
-    /// they are asked for; the files stay mapped as long as this value or a clone lives.
+    /// Opens weight files (one, or the shards of one network): PyTorch's where the name ends in `.bin`, `.pt`, `.pth`
+    /// or `.ckpt`, else safetensors. Tensors are read as `dtype` onto `device` when they are asked for; the files stay
+    /// mapped as long as this value or a clone lives.
     ///
     /// # Errors
-    /// When a file cannot be read, is damaged, or a name occurs twice.
+    /// When a file cannot be read, is damaged, asks for anything but tensors, or a name occurs twice.
     pub fn open(files: &[PathBuf], dtype: DType, device: &Device) -> Built<Self> {
         let opened = files
             .iter()
@@ -419,7 +420,7 @@ impl Weights {
             return Ok(None);
         };
         let found = match entry {
-            Entry::Stored(stored) => stored.shape.as_slice(),
+            Entry::Stored(stored) => stored.shape(),
             Entry::Memory(tensor) => tensor.dims(),
         };
         if found != shape {

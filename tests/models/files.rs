@@ -185,7 +185,10 @@ fn shards_are_one_model() {
         .load_unet(&|_| false, &Device::Cpu)
         .unwrap_err()
         .to_string();
-    assert!(message.contains("save them as safetensors"), "{message}");
+    assert!(
+        message.contains("damaged or not a PyTorch file"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -224,6 +227,16 @@ fn damaged_files_are_refused_in_words() {
             let json =
                 r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#;
             header(json.len() as u64, json, &[0; 8])
+        }),
+        // Ends eight bytes below 2^64, which the length of a header's length does not fit behind.
+        ("ends-of-exabytes", {
+            let size = (1u64 << 61) - 1;
+            let tensor = |i: u64| {
+                let (start, end) = (i * size, (i + 1) * size);
+                format!(r#""{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
+            };
+            let json = format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","));
+            header(json.len() as u64, &json, &[0; 8])
         }),
     ] {
         let message = write(name, &bytes);

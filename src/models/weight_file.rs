@@ -1,0 +1,262 @@
+//! Weight files: which of them belong to a model, and the tensors in them, read one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::Path;
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+
+use super::error::{ModelError, Parsed, WeightFormat};
+use super::source::{FileBytes, FileSource};
+use super::torch_file;
+
+/// The largest header of a safetensors file that is read; two thousand tensors take 300 KiB.
+const MAX_HEADER: usize = 16 << 20;
+
+/// Where a tensor is in its file.
+#[derive(Clone, Debug)]
+pub(super) struct TensorPlace {
+    /// Number type.
+    pub dtype: Dtype,
+    /// Sizes of its dimensions.
+    pub shape: Vec<usize>,
+    /// Its bytes. Whoever makes a place has proven that they are inside the file and fit the shape.
+    pub range: Range<usize>,
+    /// Numbers between neighbours in each dimension, where these are not in row-major order.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// One tensor inside a file.
+#[derive(Clone, Debug)]
+pub(super) struct StoredTensor {
+    file: Rc<FileBytes>,
+    file_name: Rc<str>,
+    place: TensorPlace,
+}
+
+impl StoredTensor {
+    /// Shape in the file.
+    pub fn shape(&self) -> &[usize] {
+        &self.place.shape
+    }
+
+    /// Reads the tensor as `dtype` onto `device`.
+    ///
+    /// # Errors
+    /// When the file stores whole numbers or a type this program does not read.
+    pub fn read(&self, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let TensorPlace {
+            dtype: stored,
+            shape,
+            range,
+            strides,
+        } = &self.place;
+        let stored = match stored {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F32 => DType::F32,
+            Dtype::F64 => DType::F64,
+            other => {
+                let why = format!("it stores numbers as {other:?}");
+                return Err(damaged(&self.file_name, why));
+            }
+        };
+        let data = &self.file[range.clone()];
+        // Cast on the CPU, so that a device needs no cast of a type it may not have.
+        let tensor = match strides {
+            None => Tensor::from_raw_buffer(data, stored, shape, &Device::Cpu)?,
+            Some(strides) => {
+                let data = torch_file::gather(data, stored.size_in_bytes(), shape, strides);
+                Tensor::from_raw_buffer(&data, stored, shape, &Device::Cpu)?
+            }
+        };
+        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+}
+
+fn damaged(file: &str, why: String) -> ModelError {
+    ModelError::Weights {
+        file: file.to_owned(),
+        format: format_of(file),
+        why,
+    }
+}
+
+/// By the name, because a safetensors file may begin with any byte.
+fn format_of(file: &str) -> WeightFormat {
+    match Path::new(file).extension().and_then(OsStr::to_str) {
+        Some("bin" | "pt" | "pth" | "ckpt") => WeightFormat::Torch,
+        _ => WeightFormat::Safetensors,
+    }
+}
+
+/// The tensors of all `files` (pairs of a name for messages and content), by their own names.
+///
+/// # Errors
+/// When a file is damaged or shorter than it says, asks for anything but tensors, or a tensor's name occurs twice.
+pub(super) fn index_files(
+    files: Vec<(String, FileBytes)>,
+) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
+    let mut all = BTreeMap::new();
+    for (name, bytes) in files {
+        let (file_name, file): (Rc<str>, _) = (name.into(), Rc::new(bytes));
+        let places = match format_of(&file_name) {
+            WeightFormat::Safetensors => index_safetensors(&file),
+            WeightFormat::Torch => torch_file::index(&file),
+        };
+        for (name, place) in places.map_err(|why| damaged(&file_name, why))? {
+            let tensor = StoredTensor {
+                file: Rc::clone(&file),
+                file_name: Rc::clone(&file_name),
+                place,
+            };
+            if let Some(other) = all.insert(name.clone(), tensor) {
+                let why = format!("{name} is stored in another file as well");
+                return Err(damaged(&other.file_name, why));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Where the tensors of a safetensors file are.
+///
+/// The header is cut out here and not by `SafeTensors::read_metadata`, which adds the end of the data to the length of
+/// the header without a check: a hostile header would end a debug build of this program.
+fn index_safetensors(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
+    let (length, rest) = file
+        .split_first_chunk::<8>()
+        .ok_or("it is shorter than the length of a header")?;
+    let length = u64::from_le_bytes(*length);
+    let (header, data) = usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= MAX_HEADER)
+        .and_then(|length| rest.split_at_checked(length))
+        .ok_or_else(|| {
+            format!(
+                "it declares a header of {length} bytes where {} are left",
+                rest.len()
+            )
+        })?;
+    // This proves for each tensor that its bytes follow those of the tensor before and are as many as its shape needs.
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| e.to_string())?;
+    if metadata.data_len() != data.len() {
+        return Err(format!(
+            "it declares {} bytes of numbers and holds {}",
+            metadata.data_len(),
+            data.len()
+        ));
+    }
+    let start = file.len() - data.len();
+    let places = metadata.tensors().into_iter().map(|(name, info)| {
+        let place = TensorPlace {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            range: start + info.data_offsets.0..start + info.data_offsets.1,
+            strides: None,
+        };
+        (name, place)
+    });
+    Ok(places.collect())
+}
+
+/// Where the weights of one part of a model may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WeightNames {
+    /// Folder inside the model.
+    pub folder: &'static str,
+    /// Name of the safetensors file, without its ending.
+    pub safetensors: &'static str,
+    /// Name of PyTorch's file, without its ending.
+    pub torch: &'static str,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The weight files of one part of a model: a single file, or the shards its index names. Full precision comes before
+/// half, and of two files with the same content the safetensors file.
+///
+/// # Errors
+/// When there are none this program reads, or the index names anything but files beside it.
+pub(super) fn weight_files(
+    source: &FileSource,
+    part: WeightNames,
+) -> Result<Vec<String>, ModelError> {
+    let folder = part.folder;
+    for variant in ["", ".fp16"] {
+        for (stem, ending) in [(part.safetensors, ".safetensors"), (part.torch, ".bin")] {
+            let single = format!("{folder}/{stem}{variant}{ending}");
+            if source.has(&single) {
+                return Ok(vec![single]);
+            }
+            // The variant has been in each of these places in some release of diffusers or transformers.
+            let indices = [
+                format!("{folder}/{stem}{ending}.index{variant}.json"),
+                format!("{folder}/{stem}{ending}{variant}.index.json"),
+                format!("{folder}/{stem}{variant}{ending}.index.json"),
+            ];
+            if let Some(index) = indices.iter().find(|index| source.has(index)) {
+                return shards(source, folder, index, ending);
+            }
+        }
+    }
+    if source
+        .list(folder)
+        .iter()
+        .any(|name| name.ends_with(".ckpt"))
+    {
+        let what = format!("the .ckpt weights in {folder} (save the model in diffusers layout)");
+        return Err(ModelError::Unsupported { what });
+    }
+    let missing = vec![format!("{folder}/{}.safetensors", part.safetensors)];
+    Err(ModelError::NotAModelFolder {
+        path: source.locate(""),
+        missing,
+    })
+}
+
+fn shards(
+    source: &FileSource,
+    folder: &str,
+    index: &str,
+    ending: &str,
+) -> Result<Vec<String>, ModelError> {
+    let parsed: ShardIndex =
+        serde_json::from_str(&source.text(index)?).map_err(|e| source.config_error(index, e))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    if names.is_empty() {
+        return Err(source.config_error(index, "it names no weight files"));
+    }
+    // A downloaded index must not reach outside its own folder.
+    let plain = |name: &str| name.ends_with(ending) && !name.contains(['/', '\\', ':', '\0']);
+    if let Some(name) = names.iter().find(|name| !plain(name)) {
+        return Err(source.config_error(
+            index,
+            format!("{name:?} is not the name of a weight file beside it"),
+        ));
+    }
+    let files: Vec<String> = names
+        .into_iter()
+        .map(|name| format!("{folder}/{name}"))
+        .collect();
+    let missing: Vec<String> = files
+        .iter()
+        .filter(|file| !source.has(file))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        Ok(files)
+    } else {
+        Err(ModelError::NotAModelFolder {
+            path: source.locate(""),
+            missing,
+        })
+    }
+}
