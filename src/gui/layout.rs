@@ -101,9 +101,17 @@ pub fn first() -> Tree<Pane> {
         &[(top, 0.70), (timeline, 0.09), (run, 0.21)],
     );
     let mut tree = Tree::new(egui::Id::unique("panes"), root, tiles);
-    // There is no result yet: its place shows the motion until a training begins.
-    show(&mut tree, Pane::Motion);
+    motion_for_result(&mut tree);
     tree
+}
+
+/// There is no result yet: where both share a place, it shows the motion until a training begins.
+fn motion_for_result(tree: &mut Tree<Pane>) {
+    let place = |pane| tree.tiles.parent_of(tree.tiles.find_pane(&pane)?);
+    let shared = place(Pane::Result).is_some() && place(Pane::Result) == place(Pane::Motion);
+    if shared && is_shown(tree, Pane::Motion) {
+        show(tree, Pane::Motion);
+    }
 }
 
 fn shares(tiles: &mut Tiles<Pane>, dir: LinearDir, children: &[(TileId, f32)]) -> TileId {
@@ -134,7 +142,12 @@ pub fn restore(text: &str) -> Option<Tree<Pane>> {
         .tiles
         .iter()
         .any(|(_, tile)| matches!(tile, Tile::Pane(_)));
-    (saved.version == VERSION && shown && saved.tree.root.is_some()).then_some(saved.tree)
+    let usable = saved.version == VERSION && shown && saved.tree.root.is_some();
+    usable.then(|| {
+        let mut tree = saved.tree;
+        motion_for_result(&mut tree);
+        tree
+    })
 }
 
 /// Brings a pane to the front, or back if it was closed.
