@@ -13,7 +13,7 @@ use spectral_motion::job::{
 use spectral_motion::methods::Method;
 use spectral_motion::project::{Checkpoint, RunFolder, TensorFile};
 use spectral_motion::report::Area;
-use spectral_motion::train::{Start, StepStats, TransferConfig};
+use spectral_motion::train::{SamplerChoice, Start, StepStats, TransferConfig};
 
 use crate::common::{assert_same_bits, micro_model, moving_square};
 
@@ -781,6 +781,35 @@ fn a_run_and_a_model_can_be_sampled_again() {
     );
     let refused = sample(micro_model(), "e.gif", Some(Start::Inverted));
     assert_eq!(report_of(&refused).area, Area::Request);
+
+    // From the kept inversion, from fresh noise, and from a model alone.
+    for (source, start, name) in [
+        (place.run(), None, "f.gif"),
+        (place.run(), Some(Start::Noise), "g.gif"),
+        (micro_model(), None, "h.gif"),
+    ] {
+        let events = done(Request::Sample(Box::new(SampleRequest {
+            source,
+            result: place.film(name),
+            changes: SamplingChanges {
+                start,
+                sampling_steps: Some(2),
+                sampler: Some(SamplerChoice::Dpm),
+                ..SamplingChanges::default()
+            },
+            device: DeviceChoice::Cpu,
+        })));
+        assert_eq!(outcome(&events), &Outcome::Completed);
+        assert!(!events.iter().any(|event| matches!(
+            event,
+            Event::Stage {
+                stage: Stage::Inverting,
+                ..
+            }
+        )));
+    }
+    assert_ne!(film("a.gif"), film("f.gif"));
+    assert_ne!(film("c.gif"), film("g.gif"));
 }
 
 #[test]

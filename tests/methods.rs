@@ -9,8 +9,8 @@ use spectral_motion::models::ModelFolder;
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
 use spectral_motion::train::{
-    AdamW, AdamWConfig, Batch, Preset, Trainer, TransferConfig, clip_coefficient, default_levels,
-    explicit_over_preset,
+    AdamW, AdamWConfig, Batch, Preset, SamplerChoice, Trainer, TransferConfig, clip_coefficient,
+    default_levels, explicit_over_preset,
 };
 
 use crate::common::micro_model;
@@ -105,6 +105,7 @@ fn settings_survive_a_file() {
         cutoff: Some(0.25),
         level_weights: vec![1.0, 0.5],
         levels: Some(1),
+        sampler: SamplerChoice::Dpm,
         ..TransferConfig::default()
     };
     let text = toml::to_string(&config).unwrap();
@@ -116,6 +117,16 @@ fn settings_survive_a_file() {
     assert!(
         toml::from_str::<TransferConfig>("lamda_g = 1").is_err(),
         "a typing error is told"
+    );
+    let older = text.replace("sampler = \"dpm\"\n", "");
+    assert_ne!(older, text);
+    assert_eq!(
+        toml::from_str::<TransferConfig>(&older).unwrap(),
+        TransferConfig {
+            sampler: SamplerChoice::Ddim,
+            ..config
+        },
+        "runs made before there was a choice were sampled by DDIM"
     );
 }
 

@@ -1,10 +1,13 @@
 //! Noise schedules, grids, DDIM and its inversion against the specification's tables and diffusers' own numbers.
 
+mod dpm_solver;
+mod files;
+
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use spectral_motion::schedulers::{
-    BetaSchedule, Ddim, DdimInverse, NoiseSchedule, PredictionType, ReferenceInversion,
-    SchedulerConfig, SchedulerError, TimestepSpacing,
+    BetaSchedule, Ddim, DdimInverse, DpmSolver, NoiseSchedule, PredictionType, ReferenceInversion,
+    Sampler, SchedulerConfig, SchedulerError, TimestepSpacing,
 };
 
 fn cosine() -> SchedulerConfig {
@@ -90,13 +93,20 @@ fn grids_match_the_specification() {
     assert_eq!(Ddim::new(&no_offset, 125).unwrap().timesteps()[0], 992);
     // numpy.arange may give one value too many for a stride such as 1000 / 15; the grid has exactly `steps` values.
     let trailing = SchedulerConfig {
-        timestep_spacing: TimestepSpacing::Trailing,
+        timestep_spacing: Some(TimestepSpacing::Trailing),
         ..config.clone()
     };
     for steps in 1..=1000 {
         let grid = Ddim::new(&trailing, steps).unwrap();
         assert_eq!((grid.timesteps().len(), grid.timesteps()[0]), (steps, 999));
     }
+    // numpy multiplies 13 by 999 / 26, which is a little less than 499.5; 999 times a half would round to the even 500.
+    let linspace = SchedulerConfig {
+        timestep_spacing: Some(TimestepSpacing::Linspace),
+        ..config
+    };
+    assert_eq!(Ddim::new(&linspace, 27).unwrap().timesteps()[13], 499);
+    assert_eq!(Ddim::new(&linspace, 1).unwrap().timesteps(), [0]);
 }
 
 #[test]
@@ -139,6 +149,9 @@ struct Case {
     config: SchedulerConfig,
     ddim: Walk,
     inverse: Option<Walk>,
+    /// DPM-Solver++ of the same file, and with `sigma_min` and a bounded λ; files made before have neither.
+    dpm: Option<Walk>,
+    dpm_bounded: Option<Walk>,
 }
 
 #[derive(Deserialize)]
@@ -166,9 +179,17 @@ fn every_configuration_walks_as_diffusers_does() {
         config,
         ddim: expected,
         inverse,
+        dpm,
+        dpm_bounded,
     } in cases
     {
         let name = format!("{config:?}");
+        if let Some(expected) = dpm {
+            walks_as_dpm(&config, &expected);
+        }
+        if let Some(expected) = dpm_bounded {
+            walks_as_dpm(&dpm_solver::bounded(&config), &expected);
+        }
         let ddim = Ddim::new(&config, expected.steps).unwrap();
         assert_eq!(ddim.timesteps(), expected.timesteps, "{name}");
         let mut x = number(1.0);
@@ -195,6 +216,17 @@ fn every_configuration_walks_as_diffusers_does() {
         }
         same(&name, &samples, &expected.samples);
     }
+}
+
+fn walks_as_dpm(config: &SchedulerConfig, expected: &Walk) {
+    let name = format!("DPM-Solver++ of {config:?}");
+    let sampler = Sampler::DpmSolver(DpmSolver::new(config, expected.steps).unwrap());
+    assert_eq!(sampler.timesteps(), expected.timesteps, "{name}");
+    same(
+        &name,
+        &dpm_solver::walk(&sampler, 1.0, stand_in),
+        &expected.samples,
+    );
 }
 
 #[test]
@@ -263,69 +295,4 @@ fn inversion_then_sampling_comes_back() {
         .iter()
         .fold(noisy, |x, &t| down.step(&out, t, &x).unwrap());
     assert!((value(&back) - 0.5).abs() < 1e-12, "{}", value(&back));
-}
-
-#[test]
-fn files_of_other_schedulers_are_read_as_ddim() {
-    let pndm = r#"{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "skip_prk_steps": true, "steps_offset": 1}"#;
-    let config = SchedulerConfig::from_json(pndm).unwrap();
-    assert!(!config.clips_sample() && !config.final_is_clean());
-    assert_eq!(
-        NoiseSchedule::new(&config),
-        NoiseSchedule::new(&SchedulerConfig::stable_diffusion())
-    );
-    let ddim = SchedulerConfig::from_json("{}").unwrap();
-    assert!(ddim.clips_sample() && ddim.final_is_clean());
-}
-
-#[test]
-fn broken_configurations_are_refused_in_words() {
-    for (text, part) in [
-        ("{", "could not be read"),
-        (
-            r#"{"beta_schedule": "sigmoid"}"#,
-            "unknown variant `sigmoid`",
-        ),
-        (r#"{"beta_start": -1.0}"#, "a noise variance is -1"),
-        (r#"{"beta_end": 1e999}"#, "number out of range"),
-        (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps is 0"),
-        (
-            r#"{"num_train_timesteps": 99999999999}"#,
-            "num_train_timesteps is 99999999999",
-        ),
-        (
-            r#"{"trained_betas": [0.1, 0.2]}"#,
-            "trained_betas has 2 values for 1000 levels",
-        ),
-        (r#"{"clip_sample_range": 0.0}"#, "clip_sample_range is 0"),
-        (r#"{"thresholding": true}"#, "dynamic thresholding"),
-    ] {
-        let message = SchedulerConfig::from_json(text).unwrap_err().to_string();
-        assert!(message.contains(part), "{text}: {message}");
-    }
-    let config = SchedulerConfig::stable_diffusion();
-    assert_eq!(
-        Ddim::new(&config, 0).unwrap_err(),
-        SchedulerError::Steps {
-            steps: 0,
-            levels: 1000
-        }
-    );
-    assert_eq!(
-        Ddim::new(&config, 1001).unwrap_err(),
-        SchedulerError::Steps {
-            steps: 1001,
-            levels: 1000
-        }
-    );
-    // 1000 steps with an offset of 1 would begin at level 1000, which does not exist.
-    assert!(matches!(
-        Ddim::new(&config, 1000),
-        Err(SchedulerError::Grid {
-            timestep: 1000,
-            last: 999,
-            ..
-        })
-    ));
 }

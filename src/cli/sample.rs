@@ -8,7 +8,7 @@ use super::args::{OutputArgs, ResultArgs, words};
 use super::{Ending, watch};
 use crate::job::{DeviceChoice, Request, SampleRequest, SamplingChanges};
 use crate::report::Report;
-use crate::train::Start;
+use crate::train::{SamplerChoice, Start};
 
 // The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
 #[derive(Args)]
@@ -31,6 +31,9 @@ pub(super) struct SampleArgs {
     /// Denoising steps [default: the run's]
     #[arg(long)]
     sampling_steps: Option<usize>,
+    /// How the film is denoised [default: the run's]
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerChoice>,
     /// How strongly the film obeys its words [default: the run's]
     #[arg(long)]
     guidance: Option<f64>,
@@ -58,6 +61,7 @@ pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
             start: args.start,
             noise_prior: args.noise_prior,
             sampling_steps: args.sampling_steps,
+            sampler: args.sampler,
             guidance: args.guidance,
             negative_prompt: args.negative_prompt.clone(),
         },

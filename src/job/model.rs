@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::problem::Halt;
-use super::sampling::{GUIDANCE, SAMPLING_STEPS};
+use super::sampling::{GUIDANCE, SAMPLING_STEPS, sampler};
 use super::session::{Record, Session};
 use crate::methods::Tuned;
 use crate::models::{self, ModelFolder};
 use crate::project::ModelRecord;
 use crate::report::{Area, Report};
-use crate::schedulers::{Ddim, ReferenceInversion};
+use crate::schedulers::ReferenceInversion;
 use crate::train::TransferConfig;
 
 /// Name of the built-in model where a folder could be named.
@@ -40,7 +40,8 @@ pub(super) fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> 
     Ok(folder)
 }
 
-/// Fills in what was left to the model, and refuses sampling steps its schedule cannot make before time is spent.
+/// Fills in what was left to the model, and refuses a sampler or sampling steps its schedule cannot make before time is
+/// spent.
 pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
     let card = folder.card();
     let steps = config
@@ -49,8 +50,9 @@ pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> 
         .unwrap_or(SAMPLING_STEPS);
     config.sampling_steps = Some(steps);
     config.guidance = config.guidance.or(card.guidance).or(Some(GUIDANCE));
-    Ddim::new(folder.scheduler(), steps)?;
-    ReferenceInversion::new(folder.scheduler(), steps)?;
+    let (schedule, share) = (folder.scheduler(), config.inverted_share());
+    sampler(schedule, config.sampler, steps, share)?;
+    ReferenceInversion::new(schedule, steps)?;
     Ok(())
 }
 

@@ -60,10 +60,17 @@ impl From<ModelError> for Halt {
 
 impl From<SchedulerError> for Halt {
     fn from(error: SchedulerError) -> Self {
-        Self::Failed(
-            told(Area::Model, &error)
-                .advise("Use fewer sampling steps, or check the model's scheduler_config.json."),
-        )
+        let advice = match &error {
+            SchedulerError::Unsupported(_) => {
+                "Use the other sampler (--sampler), or check the model's scheduler_config.json."
+            }
+            SchedulerError::Config(_)
+            | SchedulerError::Steps { .. }
+            | SchedulerError::Grid { .. } => {
+                "Use fewer sampling steps, or check the model's scheduler_config.json."
+            }
+        };
+        Self::Failed(told(Area::Model, &error).advise(advice))
     }
 }
 

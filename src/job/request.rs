@@ -7,7 +7,7 @@ use candle_core::Device;
 use super::problem::Halt;
 use crate::nn;
 use crate::report::{Area, Report};
-use crate::train::{Start, TransferConfig};
+use crate::train::{SamplerChoice, Start, TransferConfig};
 
 /// One job.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub struct SamplingChanges {
     pub noise_prior: Option<f64>,
     /// Denoising steps.
     pub sampling_steps: Option<usize>,
+    /// How a sample is denoised.
+    pub sampler: Option<SamplerChoice>,
     /// Guidance scale.
     pub guidance: Option<f64>,
     /// What guidance leads away from.
@@ -91,6 +93,7 @@ impl SamplingChanges {
         config.start = self.start.unwrap_or(config.start);
         config.noise_prior = self.noise_prior.unwrap_or(config.noise_prior);
         config.sampling_steps = self.sampling_steps.or(config.sampling_steps);
+        config.sampler = self.sampler.unwrap_or(config.sampler);
         config.guidance = self.guidance.or(config.guidance);
         if let Some(words) = &self.negative_prompt {
             config.negative_prompt.clone_from(words);

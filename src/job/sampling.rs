@@ -13,8 +13,12 @@ use crate::models::UNet3DConditionModel;
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
 use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
-use crate::schedulers::{Ddim, Inversion, ReferenceInversion};
-use crate::train::{InversionPrompt, TransferConfig, plain_from_tensor, tensor_from_plain};
+use crate::schedulers::{
+    Ddim, DpmSolver, Inversion, ReferenceInversion, Sampler, SchedulerConfig, SchedulerError,
+};
+use crate::train::{
+    InversionPrompt, SamplerChoice, TransferConfig, plain_from_tensor, tensor_from_plain,
+};
 use crate::video::{Clip, Frame};
 
 /// Sampling steps for models that recommend none, as MotionDirector takes for ZeroScope.
@@ -33,6 +37,7 @@ pub(super) struct SampleSpec {
     /// Share of the inverted clip in the starting latents.
     pub(super) inverted_share: f64,
     pub(super) inversion_prompt: InversionPrompt,
+    pub(super) sampler: SamplerChoice,
     pub(super) steps: usize,
     pub(super) guidance: f64,
     /// SHA-256 of the weights, for keeping the inversion; none while they still change.
@@ -53,6 +58,7 @@ impl SampleSpec {
             purpose: Purpose::Sample,
             inverted_share: config.inverted_share(),
             inversion_prompt: config.inversion_prompt,
+            sampler: config.sampler,
             steps: config.sampling_steps.unwrap_or(SAMPLING_STEPS),
             guidance: config.guidance.unwrap_or(GUIDANCE),
             weights_sha256,
@@ -77,16 +83,22 @@ pub(super) fn sample(
     unet: &UNet3DConditionModel,
     spec: &SampleSpec,
 ) -> Result<Vec<Frame>, Halt> {
+    // Made first: what the sampler refuses is told before the clip is inverted.
+    let sampler = sampler(
+        session.folder.scheduler(),
+        spec.sampler,
+        spec.steps,
+        spec.inverted_share,
+    )?;
     let latents = starting_latents(job, session, run, unet, spec)?;
-    let ddim = Ddim::new(session.folder.scheduler(), spec.steps)?;
     let text = GuidedText {
         cond: session.text(&spec.prompt)?,
         uncond: session.text(&spec.negative_prompt)?,
     };
-    job.stage(Stage::Sampling, Some(spec.steps));
+    job.stage(Stage::Sampling, Some(sampler.timesteps().len()));
     let sampled = pipelines::text_to_video(
         unet,
-        &ddim,
+        &sampler,
         latents,
         text,
         spec.guidance,
@@ -95,6 +107,29 @@ pub(super) fn sample(
     .map_err(tensors("Sampling failed"))?;
     let latents = finished(sampled)?;
     decode(job, session, &latents)
+}
+
+/// The sampler for starting latents of which `inverted_share` are the inverted clip.
+///
+/// The clip is always inverted by DDIM, which leaves it at the last level of the inversion's grid, for example 958 of 999.
+/// DDIM's own grid begins there. DPM-Solver++ has another grid, which would take the latents for noisier than they are, so
+/// it is laid from that level down; from fresh noise it begins where the model's schedule says. VMC's code does not do
+/// this: it hands latents of level 963 to a solver that begins at level 995.
+pub(super) fn sampler(
+    schedule: &SchedulerConfig,
+    choice: SamplerChoice,
+    steps: usize,
+    inverted_share: f64,
+) -> Result<Sampler, SchedulerError> {
+    match choice {
+        SamplerChoice::Ddim => Ddim::new(schedule, steps).map(Sampler::Ddim),
+        SamplerChoice::Dpm if inverted_share > 0.0 => {
+            let inversion = ReferenceInversion::new(schedule, steps)?;
+            let level = inversion.timesteps().last().copied().unwrap_or_default();
+            DpmSolver::from_level(schedule, steps, level).map(Sampler::DpmSolver)
+        }
+        SamplerChoice::Dpm => DpmSolver::new(schedule, steps).map(Sampler::DpmSolver),
+    }
 }
 
 /// `sqrt(p) inverted + sqrt(1 - p) noise`, with p the share of the inverted clip.

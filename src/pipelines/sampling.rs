@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{OnStep, Sampled};
 use crate::models::UNet3DConditionModel;
 use crate::nn::no_grad;
-use crate::schedulers::{Ddim, Inversion};
+use crate::schedulers::{Inversion, Sampler};
 
 /// Embeddings of a prompt and of what to move away from, both `[1, n, d]`.
 #[derive(Clone, Debug)]
@@ -16,18 +16,18 @@ pub struct GuidedText {
     pub uncond: Tensor,
 }
 
-/// Samples a clip: DDIM with classifier-free guidance.
+/// Samples a clip: a walk of `sampler` with classifier-free guidance.
 ///
-/// Shape: `latents [1, c, f, h, w]`, standard normal noise or an inverted clip; the result has the same shape and is in
-/// the scaled range of the autoencoder.
+/// Shape: `latents [1, c, f, h, w]`, standard normal noise or an inverted clip, at the first of the sampler's levels; the
+/// result has the same shape and is in the scaled range of the autoencoder.
 /// `e = e_uncond + guidance (e_cond - e_uncond)`; a `guidance` of 1 or less uses the prompt alone and costs half.
-/// Source: spec "Schedulers", sections 4.1 and 8.
+/// Source: spec "Schedulers", sections 4.1, 5 and 8.
 ///
 /// # Errors
 /// When shapes do not fit the network.
 pub fn text_to_video(
     unet: &UNet3DConditionModel,
-    ddim: &Ddim,
+    sampler: &Sampler,
     latents: Tensor,
     text: GuidedText,
     guidance: f64,
@@ -48,10 +48,11 @@ pub fn text_to_video(
         let (uncond, cond) = (both.narrow(0, 0, 1)?, both.narrow(0, 1, 1)?);
         &uncond + ((cond - &uncond)? * guidance)?
     };
+    let mut run = sampler.begin();
     walk(
         latents,
-        ddim.timesteps(),
-        |x, t| ddim.step(&predict(x, t)?, t, x),
+        sampler.timesteps(),
+        |x, t| run.step(&predict(x, t)?, t, x),
         on_step,
     )
 }
@@ -78,7 +79,7 @@ pub fn invert(
 fn walk(
     mut x: Tensor,
     timesteps: &[u32],
-    step: impl Fn(&Tensor, u32) -> Result<Tensor>,
+    mut step: impl FnMut(&Tensor, u32) -> Result<Tensor>,
     on_step: OnStep<'_>,
 ) -> Result<Sampled> {
     no_grad(|| {

@@ -64,11 +64,10 @@ pub enum PredictionType {
 }
 
 /// How a few steps are laid over the noise levels (spec section 3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
     /// Multiples of `T / n` rounded down, plus `steps_offset`.
-    #[default]
     Leading,
     /// From the last level down in strides of `T / n`.
     Trailing,
@@ -76,11 +75,14 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
-/// The fields of `scheduler_config.json` that matter to DDIM; unknown fields are ignored.
+/// The fields of `scheduler_config.json` that matter to DDIM and DPM-Solver++; unknown fields are ignored.
 ///
-/// Files of other schedulers (PNDM, DDPM, DPM-Solver, Euler) describe the same noise levels and are read as DDIM,
-/// as diffusers does with `DDIMScheduler.from_config`. One deviation: where the file of such a scheduler has no
-/// `clip_sample`, nothing is clipped, because only DDIM and DDPM clip by default and latents must not be clipped.
+/// Files of other schedulers (PNDM, DDPM, Euler, UniPC) describe the same noise levels and are read as diffusers'
+/// `from_config` does: what the file says holds for whichever scheduler is made of it, and what it leaves out gets the
+/// default of the scheduler that is *made*, not of the one that wrote the file. So a file without `timestep_spacing` is
+/// walked on the `leading` grid by DDIM and on the `linspace` grid by DPM-Solver++. One deviation: where the file of
+/// another scheduler than DDIM or DDPM has no `clip_sample`, DDIM clips nothing, because only those two clip by default
+/// and latents must not be clipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     /// Scheduler class the file was written for.
@@ -104,9 +106,9 @@ pub struct SchedulerConfig {
     /// What the network's output means.
     #[serde(default)]
     pub prediction_type: PredictionType,
-    /// How steps are laid over the levels.
+    /// How steps are laid over the levels; none is the default of the scheduler that is made.
     #[serde(default)]
-    pub timestep_spacing: TimestepSpacing,
+    pub timestep_spacing: Option<TimestepSpacing>,
     /// Added to every timestep of the `leading` grid.
     #[serde(default)]
     pub steps_offset: usize,
@@ -125,6 +127,92 @@ pub struct SchedulerConfig {
     /// Dynamic thresholding; refused where true.
     #[serde(default)]
     pub thresholding: bool,
+    /// What only DPM-Solver++ reads.
+    #[serde(flatten)]
+    pub solver: SolverConfig,
+}
+
+/// The fields that only DPM-Solver++ reads; DDIM ignores them, so a value that DPM-Solver++ refuses does not keep a file
+/// from being read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SolverConfig {
+    /// The solver's equations, `dpmsolver++` by default.
+    pub algorithm_type: Option<String>,
+    /// Variant of the second-order step, `midpoint` by default.
+    pub solver_type: Option<String>,
+    /// Order of the solver, 2 by default.
+    pub solver_order: Option<usize>,
+    /// Whether the last of fewer than 15 steps is of first order; true by default.
+    pub lower_order_final: Option<bool>,
+    /// Whether the last step is of first order however many there are; false by default.
+    pub euler_at_final: Option<bool>,
+    /// Where the last step ends: `zero`, without noise (the default), or `sigma_min`, at the first noise level. diffusers
+    /// before 0.26 did not have the field and always ended at the first noise level.
+    pub final_sigmas_type: Option<String>,
+    /// Levels whose half log signal-to-noise ratio `ln(sqrt(abar) / sqrt(1 - abar))` is below this are left out; none is
+    /// minus infinity.
+    pub lambda_min_clipped: Option<f64>,
+    /// Noise levels spaced as Karras and others do; refused where true.
+    pub use_karras_sigmas: Option<bool>,
+    /// Exponentially spaced noise levels; refused where true.
+    pub use_exponential_sigmas: Option<bool>,
+    /// Noise levels spaced by a beta distribution; refused where true.
+    pub use_beta_sigmas: Option<bool>,
+    /// Levels evenly spaced in log signal-to-noise ratio; refused where true.
+    pub use_lu_lambdas: Option<bool>,
+    /// Noise levels of flow matching; refused where true.
+    pub use_flow_sigmas: Option<bool>,
+}
+
+impl SolverConfig {
+    /// Refuses what this program's DPM-Solver++ does not do.
+    ///
+    /// Names that diffusers takes for another (`deis` for `dpmsolver++`; `logrho`, `bh1`, `bh2` for `midpoint`, as files
+    /// of DEIS and UniPC have them) are taken so here.
+    pub(super) fn check(&self) -> Result<(), SchedulerError> {
+        let refuse = |what: String| Err(SchedulerError::Unsupported(what));
+        for (asked, field) in [
+            (self.use_karras_sigmas, "use_karras_sigmas"),
+            (self.use_exponential_sigmas, "use_exponential_sigmas"),
+            (self.use_beta_sigmas, "use_beta_sigmas"),
+            (self.use_lu_lambdas, "use_lu_lambdas"),
+            (self.use_flow_sigmas, "use_flow_sigmas"),
+        ] {
+            if asked == Some(true) {
+                return refuse(format!("DPM-Solver++ with {field}"));
+            }
+        }
+        if let Some(order) = self.solver_order
+            && !(1..=2).contains(&order)
+        {
+            return refuse(format!("DPM-Solver++ with solver_order {order}"));
+        }
+        for (value, field, known) in [
+            (
+                &self.algorithm_type,
+                "algorithm_type",
+                &["dpmsolver++", "deis"][..],
+            ),
+            (
+                &self.solver_type,
+                "solver_type",
+                &["midpoint", "logrho", "bh1", "bh2"][..],
+            ),
+            (
+                &self.final_sigmas_type,
+                "final_sigmas_type",
+                &["zero", "sigma_min"][..],
+            ),
+        ] {
+            if let Some(value) = value
+                && !known.contains(&value.as_str())
+            {
+                return refuse(format!("DPM-Solver++ with {field} \"{value}\""));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn default_class() -> String {
@@ -149,11 +237,14 @@ fn one() -> f64 {
 impl SchedulerConfig {
     /// Reads the text of a `scheduler_config.json` and checks that every level is a usable number.
     ///
+    /// Python writes an unbounded `lambda_min_clipped` as `-Infinity`, which is no JSON; it is read as not given, which
+    /// means the same.
+    ///
     /// # Errors
     /// [`SchedulerError::Config`] for broken text or values, [`SchedulerError::Unsupported`] for thresholding.
     pub fn from_json(text: &str) -> Result<Self, SchedulerError> {
-        let config: Self =
-            serde_json::from_str(text).map_err(|e| SchedulerError::Config(e.to_string()))?;
+        let config: Self = serde_json::from_str(&text.replace("-Infinity", "null"))
+            .map_err(|e| SchedulerError::Config(e.to_string()))?;
         config.check()?;
         Ok(config)
     }
@@ -168,17 +259,19 @@ impl SchedulerConfig {
             beta_schedule: BetaSchedule::ScaledLinear,
             trained_betas: None,
             prediction_type: PredictionType::Epsilon,
-            timestep_spacing: TimestepSpacing::Leading,
+            timestep_spacing: None,
             steps_offset: 1,
             set_alpha_to_one: Some(false),
             clip_sample: Some(false),
             clip_sample_range: 1.0,
             rescale_betas_zero_snr: false,
             thresholding: false,
+            solver: SolverConfig::default(),
         }
     }
 
-    /// Whether the predicted clean sample is clamped. Default of the class where the file does not say.
+    /// Whether DDIM clamps the predicted clean sample. Where the file does not say, DDIM's default holds for files of DDIM
+    /// and DDPM only; see the type's own words.
     pub fn clips_sample(&self) -> bool {
         let by_class = matches!(
             self.class_name.as_str(),
@@ -187,10 +280,9 @@ impl SchedulerConfig {
         self.clip_sample.unwrap_or(by_class)
     }
 
-    /// Whether the level before the first holds no noise. Default of the class where the file does not say.
+    /// Whether the level before the first holds no noise for DDIM; its default is yes, whoever wrote the file.
     pub fn final_is_clean(&self) -> bool {
-        self.set_alpha_to_one
-            .unwrap_or(self.class_name != "PNDMScheduler")
+        self.set_alpha_to_one.unwrap_or(true)
     }
 
     fn check(&self) -> Result<(), SchedulerError> {

@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::config::{SchedulerConfig, SchedulerError, TimestepSpacing};
-use super::schedule::{NoiseSchedule, linspace};
+use super::config::{PredictionType, SchedulerConfig, SchedulerError, TimestepSpacing};
+use super::schedule::{NoiseSchedule, evenly, rounded};
 
 /// What sampling and inversion share: the table, the level before the first, the stride and the clamp.
 #[derive(Clone, Debug)]
@@ -18,16 +18,17 @@ struct Grid {
 }
 
 impl Grid {
-    /// Timesteps in descending order. Source: spec section 3.
+    /// Timesteps in descending order, `leading` where the configuration does not say. Source: spec section 3.
     fn new(config: &SchedulerConfig, steps: usize) -> std::result::Result<Self, SchedulerError> {
         let levels = config.num_train_timesteps;
         if steps == 0 || steps > levels {
             return Err(SchedulerError::Steps { steps, levels });
         }
-        let timesteps: Vec<usize> = match config.timestep_spacing {
+        let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Leading);
+        let timesteps: Vec<usize> = match spacing {
             TimestepSpacing::Leading => (0..steps)
                 .rev()
-                .map(|i| i * (levels / steps) + config.steps_offset)
+                .map(|i| (i * (levels / steps)).saturating_add(config.steps_offset))
                 .collect(),
             TimestepSpacing::Trailing => {
                 let stride = levels as f64 / steps as f64;
@@ -36,11 +37,7 @@ impl Grid {
                     .map(|i| rounded(levels as f64 - i as f64 * stride) - 1)
                     .collect()
             }
-            TimestepSpacing::Linspace => linspace(0.0, (levels - 1) as f64, steps)
-                .into_iter()
-                .rev()
-                .map(rounded)
-                .collect(),
+            TimestepSpacing::Linspace => evenly(levels - 1, steps - 1).collect(),
         };
         if let Some(&timestep) = timesteps.iter().find(|&&t| t >= levels) {
             let offset = config.steps_offset;
@@ -99,10 +96,6 @@ impl Grid {
     }
 }
 
-fn rounded(x: f64) -> usize {
-    x.round_ties_even() as usize
-}
-
 /// DDIM sampling: from noise to sample.
 #[derive(Clone, Debug)]
 pub struct Ddim(Grid);
@@ -111,12 +104,19 @@ impl Ddim {
     /// Lays `steps` steps over the levels of `config`.
     ///
     /// # Errors
-    /// When `steps` is 0 or more than the levels, or the grid leaves the table.
+    /// When `steps` is 0 or more than the levels, the grid leaves the table, or a network that predicts noise would have
+    /// to tell the clean sample at a level without any signal.
     pub fn new(
         config: &SchedulerConfig,
         steps: usize,
     ) -> std::result::Result<Self, SchedulerError> {
-        Grid::new(config, steps).map(Self)
+        let grid = Grid::new(config, steps)?;
+        let silent = |t: &u32| grid.schedule.alphas_cumprod[*t as usize] <= 0.0;
+        if config.prediction_type == PredictionType::Epsilon && grid.timesteps.iter().any(silent) {
+            let what = "noise prediction from a level that holds no signal".to_owned();
+            return Err(SchedulerError::Unsupported(what));
+        }
+        Ok(Self(grid))
     }
 
     /// Timesteps in sampling order, from the noisiest down.
@@ -156,7 +156,7 @@ impl DdimInverse {
         config: &SchedulerConfig,
         steps: usize,
     ) -> std::result::Result<Self, SchedulerError> {
-        if config.timestep_spacing == TimestepSpacing::Linspace {
+        if config.timestep_spacing == Some(TimestepSpacing::Linspace) {
             let what = "inversion on a linspace grid (use the reference inversion)".to_owned();
             return Err(SchedulerError::Unsupported(what));
         }

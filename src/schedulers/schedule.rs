@@ -160,11 +160,26 @@ fn betas(config: &SchedulerConfig) -> Vec<f64> {
 }
 
 /// `n` evenly spaced numbers from `start` to `end`, both included.
-pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
+fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
     let last = (n.max(2) - 1) as f64;
     (0..n)
         .map(|i| start + (end - start) * (i as f64 / last))
         .collect()
+}
+
+/// `intervals + 1` levels evenly spaced from `top` down to 0, both included; no interval is level 0 alone.
+///
+/// Product and rounding as numpy's `linspace` and `round` do them, because ties fall to either side otherwise.
+pub(super) fn evenly(top: usize, intervals: usize) -> impl Iterator<Item = usize> {
+    let stride = top as f64 / intervals.max(1) as f64;
+    (0..=intervals)
+        .rev()
+        .map(move |i| rounded(i as f64 * stride))
+}
+
+/// The nearest level, ties to the even one, 0 for anything below.
+pub(super) fn rounded(x: f64) -> usize {
+    x.round_ties_even() as usize
 }
 
 fn cumulative_product(factors: impl Iterator<Item = f64>) -> Vec<f64> {

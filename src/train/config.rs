@@ -151,6 +151,9 @@ pub struct TransferConfig {
     /// Denoising steps of a sample, and inversion steps [default: what the model recommends, else 30]
     #[arg(long, help_heading = "Sampling")]
     pub sampling_steps: Option<usize>,
+    /// How a sample is denoised; the clip is inverted by DDIM either way
+    #[arg(long, value_enum, default_value = "ddim", help_heading = "Sampling")]
+    pub sampler: SamplerChoice,
     /// How strongly the sample obeys its words, 1 for no guidance [default: what the model recommends, else 9]
     #[arg(long, help_heading = "Sampling")]
     pub guidance: Option<f64>,
@@ -203,6 +206,16 @@ pub enum Start {
     Inverted,
     /// Both, mixed by `--noise-prior`
     Mixed,
+}
+
+/// How a sample is denoised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SamplerChoice {
+    /// DDIM, which walks the inversion's levels back
+    Ddim,
+    /// DPM-Solver++ of second order, which needs fewer steps
+    Dpm,
 }
 
 /// Words used while inverting.

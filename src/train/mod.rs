@@ -9,8 +9,8 @@ mod state;
 mod step;
 
 pub use config::{
-    FitChoice, InversionPrompt, Preset, Start, TransferConfig, WATCHABLE_FPS, default_levels,
-    explicit_over_preset,
+    FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
+    default_levels, explicit_over_preset,
 };
 pub use error::TrainError;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};

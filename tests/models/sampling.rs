@@ -7,7 +7,9 @@ use spectral_motion::models::UNet3DConditionModel;
 use spectral_motion::pipelines::{
     GuidedText, Sampled, decode_latents, encode_clip, invert, text_to_video,
 };
-use spectral_motion::schedulers::{Ddim, Inversion, ReferenceInversion, SchedulerConfig};
+use spectral_motion::schedulers::{
+    Ddim, DpmSolver, Inversion, ReferenceInversion, Sampler, SchedulerConfig,
+};
 use spectral_motion::video::Frame;
 
 use super::{micro_folder, noise, relative_error};
@@ -27,8 +29,12 @@ fn texts() -> GuidedText {
     }
 }
 
-fn ddim(steps: usize) -> Ddim {
-    Ddim::new(&SchedulerConfig::stable_diffusion(), steps).unwrap()
+fn ddim(steps: usize) -> Sampler {
+    Sampler::Ddim(Ddim::new(&SchedulerConfig::stable_diffusion(), steps).unwrap())
+}
+
+fn dpm(steps: usize) -> Sampler {
+    Sampler::DpmSolver(DpmSolver::new(&SchedulerConfig::stable_diffusion(), steps).unwrap())
 }
 
 fn sample(unet: &UNet3DConditionModel, text: GuidedText, guidance: f64) -> Tensor {
@@ -72,7 +78,7 @@ fn loops_stop_within_one_step_and_keep_no_graph() {
     let inversion = Inversion::Reference(
         ReferenceInversion::new(&SchedulerConfig::stable_diffusion(), 4).unwrap(),
     );
-    let run = |last: usize, backwards: bool| {
+    let run = |last: usize, sampler: Option<Sampler>| {
         let mut seen = Vec::new();
         let on_step = &mut |done, total| {
             seen.push((done, total));
@@ -82,17 +88,17 @@ fn loops_stop_within_one_step_and_keep_no_graph() {
                 ControlFlow::Continue(())
             }
         };
-        let sampled = match backwards {
-            true => invert(&unet, &inversion, x.clone(), &texts().uncond, on_step),
-            false => text_to_video(&unet, &ddim(4), x.clone(), texts(), 7.0, on_step),
+        let sampled = match sampler {
+            None => invert(&unet, &inversion, x.clone(), &texts().uncond, on_step),
+            Some(sampler) => text_to_video(&unet, &sampler, x.clone(), texts(), 7.0, on_step),
         };
         (sampled.unwrap(), seen)
     };
-    for backwards in [false, true] {
-        let (sampled, seen) = run(2, backwards);
+    for sampler in [None, Some(ddim(4)), Some(dpm(4))] {
+        let (sampled, seen) = run(2, sampler.clone());
         assert!(matches!(sampled, Sampled::Cancelled));
         assert_eq!(seen, [(1, 4), (2, 4)]);
-        let (sampled, seen) = run(usize::MAX, backwards);
+        let (sampled, seen) = run(usize::MAX, sampler);
         assert_eq!(seen.len(), 4);
         assert!(
             !sampled.done().unwrap().track_op(),

@@ -9,7 +9,7 @@ use spectral_motion::models::{
     Weights,
 };
 use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
-use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion};
+use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion, Sampler};
 
 use super::{Findings, Tensors};
 
@@ -134,7 +134,7 @@ fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut
             .map(|&t| t as u32)
             .collect()
     };
-    let ddim = Ddim::new(folder.scheduler(), 5).unwrap();
+    let ddim = Sampler::Ddim(Ddim::new(folder.scheduler(), 5).unwrap());
     assert_eq!(ddim.timesteps(), timesteps("ddim.timesteps"));
     let text = GuidedText {
         cond: prompt(0),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/schedulers.json: diffusers' DDIM and DDIM inversion on a number instead of a picture.
+"""Makes tests/golden/schedulers.json: diffusers' DDIM, DDIM inversion and DPM-Solver++ on a number instead of a picture.
 
 Run: python3 tools/golden/schedulers.py tests/golden/schedulers.json   (needs torch and diffusers 0.42)
 
@@ -10,13 +10,17 @@ import itertools
 import json
 import sys
 
+import numpy
 import torch
-from diffusers import DDIMInverseScheduler, DDIMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepScheduler
 
-# diffusers names torch.float32 when it builds its tables; this is the only way to have them in double precision.
+# diffusers names float32 when it builds its tables; this is the only way to have them in double precision.
 torch.float32 = torch.float64
+numpy.float32 = numpy.float64
 torch.set_default_dtype(torch.float64)
 
+# The file of the tests' `bounded`: ends at the first noise level, and leaves out the faintest ones.
+BOUNDED = dict(final_sigmas_type="sigma_min", lambda_min_clipped=-5.1)
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
@@ -52,6 +56,8 @@ def main() -> None:
             case = dict(config=config, ddim=walk(DDIMScheduler(**config), steps, 1.0))
             if config.get("timestep_spacing") != "linspace":
                 case["inverse"] = walk(DDIMInverseScheduler(**config), steps, 0.5)
+            case["dpm"] = walk(DPMSolverMultistepScheduler.from_config(config), steps, 1.0)
+            case["dpm_bounded"] = walk(DPMSolverMultistepScheduler.from_config(config | BOUNDED), steps, 1.0)
             cases.append(case)
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         json.dump(cases, file, indent=None, separators=(",", ":"))

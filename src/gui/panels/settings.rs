@@ -8,7 +8,9 @@ use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
 use crate::models::ClipLimits;
 use crate::spectral::plain::Residual;
-use crate::train::{FitChoice, InversionPrompt, Start, TransferConfig, default_levels};
+use crate::train::{
+    FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, default_levels,
+};
 
 /// What a control says when the pointer rests on it: meaning, advice, source.
 pub(super) fn about(meaning: &str, advice: &str, source: &str) -> String {
@@ -251,6 +253,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                 settings.sampling_steps = Some(steps);
             }
             ui.end_row();
+            sampler_ui(ui, settings);
             let mut guidance = settings.guidance.or(card.guidance).unwrap_or(GUIDANCE);
             let name = ui.label("Guidance");
             let number = egui::DragValue::new(&mut guidance)
@@ -267,6 +270,30 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                 adapters_ui(ui, settings);
             }
         });
+}
+
+fn sampler_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    let label = ui.label("Sampler");
+    let name = |sampler: SamplerChoice| match sampler {
+        SamplerChoice::Ddim => "DDIM",
+        SamplerChoice::Dpm => "DPM-Solver++",
+    };
+    egui::ComboBox::from_id_salt("sampler")
+        .selected_text(name(settings.sampler))
+        .width(120.0)
+        .show_ui(ui, |ui| {
+            for sampler in [SamplerChoice::Ddim, SamplerChoice::Dpm] {
+                ui.selectable_value(&mut settings.sampler, sampler, name(sampler));
+            }
+        })
+        .response
+        .labelled_by(label.id)
+        .on_hover_text(about(
+            "How a sample is denoised. The clip is inverted by DDIM either way.",
+            "DDIM walks the inversion's levels back; DPM-Solver++ needs fewer steps.",
+            "Song, Meng and Ermon, ICLR 2021; Lu and others, arXiv 2211.01095.",
+        ));
+    ui.end_row();
 }
 
 fn start_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
