@@ -169,6 +169,7 @@ fn film(
     let request = TrainRequest {
         clip: options.clip.clone(),
         subject: options.subject.clone(),
+        more_clips: Vec::new(),
         model: options.model.clone(),
         device: DeviceChoice::Auto,
         config,

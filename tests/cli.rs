@@ -146,6 +146,94 @@ fn json_is_one_event_a_line_and_ends_with_finished() {
 }
 
 #[test]
+fn several_clips_are_learned_together_and_their_weights_put_on_a_model() {
+    let place = Place::new();
+    let other = moving_square(&place.path().join("other"), 5);
+    let mut program = place.quick("train", &place.clip);
+    program.arg(&other).args([
+        "--subject",
+        "a square that moves",
+        "--method",
+        "motion-director",
+        "--rank",
+        "2",
+        "--run",
+        "run",
+    ]);
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let record = fs::read_to_string(place.path().join("run/run.toml")).unwrap();
+    for words in ["[[more_clips]]", "a red square", "a square that moves"] {
+        assert!(record.contains(words), "{record}");
+    }
+
+    let weights = "run/final/weights.safetensors";
+    for flag in ["--lora", "--weights"] {
+        let mut program = place.program();
+        program.arg("sample").arg(micro_model()).args([
+            flag,
+            weights,
+            "--lora-scale",
+            "0.5",
+            "--prompt",
+            "a car",
+            "--sampling-steps",
+            "2",
+            "-o",
+            "film.gif",
+            "--overwrite",
+        ]);
+        let output = program.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        assert!(errors(&output).contains("adapters of rank 2"));
+        assert!(place.path().join("film.gif").is_file());
+    }
+    let mut misfit = place.program();
+    misfit.args(["sample", "builtin", "--lora", weights, "--prompt", "a car"]);
+    fails(
+        misfit,
+        2,
+        &["do not fit this model", "wrong shape", "lora_down"],
+    );
+    let mut on_a_run = place.program();
+    on_a_run.args(["sample", "run", "--lora", weights, "--prompt", "a car"]);
+    fails(on_a_run, 2, &["weights of its own", "--lora"]);
+    let mut nothing_to_scale = place.program();
+    nothing_to_scale.args([
+        "sample",
+        "builtin",
+        "--lora-scale",
+        "2",
+        "--prompt",
+        "a car",
+    ]);
+    fails(nothing_to_scale, 2, &["no adapters"]);
+    let mut no_such_clip = place.program();
+    no_such_clip.args(["sample", "run", "--inverted-clip", "3", "--prompt", "a car"]);
+    fails(no_such_clip, 2, &["--inverted-clip is 3", "2 clips"]);
+}
+
+#[test]
+fn words_are_given_once_or_for_every_clip() {
+    let place = Place::new();
+    let mut program = place.transfer(&place.clip);
+    program.args(["--subject", "a square"]);
+    fails(program, 2, &["1 clip and 2 --subjects", "once for each"]);
+    let mut program = place.transfer(&place.clip);
+    program
+        .arg(&place.clip)
+        .arg(&place.clip)
+        .args(["--subject", "a square"]);
+    fails(program, 2, &["3 clips and 2 --subjects"]);
+    let mut program = place.transfer(&place.clip);
+    program.arg(&place.clip).args(["--subject", " "]);
+    fails(program, 2, &["--subject has no words"]);
+    let mut program = place.transfer(&place.clip);
+    program.arg("missing.mp4");
+    fails(program, 3, &["missing.mp4"]);
+}
+
+#[test]
 fn a_failure_is_told_on_the_last_json_line_too() {
     let place = Place::new();
     let output = place

@@ -1,13 +1,14 @@
 //! No gradient is lost and nothing frozen moves: one real step on the micro model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor, Var};
-use spectral_motion::methods::{Method, Tuned};
-use spectral_motion::models::{ModelFolder, UNet3DConditionModel};
+use spectral_motion::methods::motion_director::{self, Part};
+use spectral_motion::methods::{Method, Strength, Tuned};
+use spectral_motion::models::{AdapterName, Factor, ModelFolder, UNet3DConditionModel};
 use spectral_motion::nn::{NoiseStream, Purpose};
 use spectral_motion::schedulers::NoiseSchedule;
-use spectral_motion::train::{Batch, Objective, TrainError, Trainer, TransferConfig, losses};
+use spectral_motion::train::{Batch, Item, Objective, TrainError, Trainer, TransferConfig, losses};
 
 use crate::common::micro_model;
 
@@ -121,11 +122,7 @@ fn one_step_moves_every_trainable_tensor_and_nothing_else() {
     // More weights are variables here than learn, so that a change of a frozen one could be seen. The rest (convolutions,
     // norms) is held in plain tensors, which nothing can write to.
     let all = micro(&|name| LINEAR.iter().any(|end| name.ends_with(end)));
-    let before: BTreeMap<String, Tensor> = all
-        .vars
-        .iter()
-        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
-        .collect();
+    let before = values(&all.vars);
     let learning: BTreeMap<String, Var> = all
         .vars
         .iter()
@@ -138,8 +135,7 @@ fn one_step_moves_every_trainable_tensor_and_nothing_else() {
         &config,
         Tuned::plain(all.unet, learning),
         all.schedule,
-        &batch.v0,
-        &batch.text,
+        vec![Item::new(&batch.v0, &batch.text)],
     )
     .unwrap();
     let stats = trainer.step().unwrap();
@@ -175,8 +171,7 @@ fn a_tensor_that_the_network_does_not_use_is_told_at_the_first_step() {
         &config,
         Tuned::plain(micro.unet, micro.vars),
         micro.schedule,
-        &batch.v0,
-        &batch.text,
+        vec![Item::new(&batch.v0, &batch.text)],
     )
     .unwrap();
     match trainer.step() {
@@ -197,8 +192,7 @@ fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
         &config,
         Tuned::plain(micro.unet, vars),
         micro.schedule,
-        &batch.v0,
-        &batch.text,
+        vec![Item::new(&batch.v0, &batch.text)],
     )
     .unwrap();
     var.set(&Tensor::full(f32::NAN, var.dims(), &Device::Cpu).unwrap())
@@ -224,28 +218,46 @@ fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
     }
 }
 
-/// MotionDirector on the micro model, with the starting values of all adapters.
-fn motion_director() -> (Trainer, BTreeMap<String, Var>, BTreeMap<String, Tensor>) {
+/// MotionDirector on clips for the micro model, with the starting values of all adapters.
+fn motion_director(
+    clips: usize,
+    changes: TransferConfig,
+) -> (Trainer, BTreeMap<String, Var>, BTreeMap<String, Tensor>) {
     let micro = vmc();
     let folder = ModelFolder::open(&micro_model()).unwrap();
     let config = TransferConfig {
         method: Method::MotionDirector,
         rank: 3,
         seed: 2,
-        ..TransferConfig::default()
+        ..changes
     };
     let tuned = config
         .method
-        .load(&folder, config.tuning(), &Device::Cpu)
+        .load(&folder, config.tuning(clips), &Device::Cpu)
         .unwrap();
     let vars = tuned.vars.clone();
-    let before = vars
-        .iter()
-        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
-        .collect();
-    let (v0, text) = (&micro.batch.v0, &micro.batch.text);
-    let trainer = Trainer::new(&config, tuned, micro.schedule, v0, text).unwrap();
+    let before = values(&vars);
+    let mut noise = NoiseStream::new(6, Purpose::Noise);
+    let mut other = |like: &Tensor| {
+        noise
+            .normal(like.shape(), DType::F32, &Device::Cpu)
+            .unwrap()
+    };
+    let mut items = vec![Item::new(&micro.batch.v0, &micro.batch.text)];
+    for _ in 1..clips {
+        items.push(Item::new(
+            &other(&micro.batch.v0),
+            &other(&micro.batch.text),
+        ));
+    }
+    let trainer = Trainer::new(&config, tuned, micro.schedule, items).unwrap();
     (trainer, vars, before)
+}
+
+fn values(vars: &BTreeMap<String, Var>) -> BTreeMap<String, Tensor> {
+    vars.iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
+        .collect()
 }
 
 fn moved(vars: &BTreeMap<String, Var>, before: &BTreeMap<String, Tensor>, name: &str) -> bool {
@@ -254,14 +266,11 @@ fn moved(vars: &BTreeMap<String, Var>, before: &BTreeMap<String, Tensor>, name: 
 
 #[test]
 fn motion_directors_passes_move_their_own_adapters_and_every_one_of_them() {
-    let (mut trainer, vars, before) = motion_director();
+    let (mut trainer, vars, before) = motion_director(1, TransferConfig::default());
     let spatial = |name: &str| name.contains(".attentions.");
     let (mut both, mut alone) = (0, 0);
     for _ in 0..24 {
-        let earlier: BTreeMap<String, Tensor> = vars
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap()))
-            .collect();
+        let earlier = values(&vars);
         let stats = trainer.step().unwrap();
         let passes = stats.spatial.is_some();
         if passes {
@@ -290,9 +299,97 @@ fn motion_directors_passes_move_their_own_adapters_and_every_one_of_them() {
     assert!(vars.keys().any(|name| spatial(name)) && vars.keys().any(|name| !spatial(name)));
 }
 
+/// The set of spatial adapters that a variable belongs to; none for the temporal ones.
+fn spatial_set(name: &str) -> Option<usize> {
+    let adapter = AdapterName::parse(name).unwrap();
+    (motion_director::part_of(adapter.layer) == Some(Part::Spatial)).then_some(adapter.set)
+}
+
+/// Twelve steps on three clips: what moves, and what gets which gradients. Gives how many steps each set learned in.
+fn steps_on_three_clips(single: bool) -> Vec<usize> {
+    let changes = TransferConfig {
+        single_spatial_lora: single,
+        ..TransferConfig::default()
+    };
+    let (mut trainer, vars, _) = motion_director(3, changes);
+    let sets = if single { 1 } else { 3 };
+    let found: BTreeSet<usize> = vars.keys().filter_map(|name| spatial_set(name)).collect();
+    assert_eq!(found, (0..sets).collect());
+    let (mut learned, mut seen) = (vec![0; sets], BTreeSet::new());
+    let mut steps = 0;
+    while steps < 12 || learned.iter().any(|count| *count < 2) {
+        assert!(steps < 60, "a set never learns: {learned:?}");
+        let before = values(&vars);
+        let stats = trainer.step().unwrap();
+        seen.insert(stats.clip);
+        let current = if single { 0 } else { stats.clip };
+        for (name, var) in &vars {
+            let acts = match spatial_set(name) {
+                Some(set) => set == current && stats.spatial.is_some(),
+                None => true,
+            };
+            let change = largest(&var.as_tensor().sub(&before[name]).unwrap());
+            let norm = trainer.grad_norms().get(name).copied();
+            if !acts {
+                assert!(
+                    change.to_bits() == 0,
+                    "step {steps}: {name} moved without its clip"
+                );
+                assert_eq!(norm, None, "step {steps}: {name} has a gradient");
+                continue;
+            }
+            // The upper factors are zero before their first update, so the lower ones have no gradient in it.
+            let updates = spatial_set(name).map_or(steps, |set| learned[set]);
+            let lower = AdapterName::parse(name).unwrap().factor == Factor::Down;
+            let norm = norm.unwrap();
+            assert!(norm.is_finite(), "step {steps}: {name} has {norm}");
+            if !lower || updates > 0 {
+                assert!(norm > 0.0, "step {steps}: {name} has no gradient");
+                assert!(change > 0.0, "step {steps}: {name} did not move");
+            }
+        }
+        if stats.spatial.is_some() {
+            learned[current] += 1;
+        }
+        steps += 1;
+    }
+    assert_eq!(seen, (0..3).collect(), "every clip is taken");
+    learned
+}
+
+#[test]
+fn each_clip_moves_its_own_spatial_set_and_the_shared_temporal_one() {
+    assert_eq!(steps_on_three_clips(false).len(), 3);
+}
+
+#[test]
+fn a_single_spatial_set_learns_from_every_clip() {
+    assert_eq!(steps_on_three_clips(true).len(), 1);
+}
+
+#[test]
+fn further_clips_do_not_change_where_the_first_adapters_start() {
+    let (_, one, _) = motion_director(1, TransferConfig::default());
+    let (_, three, _) = motion_director(3, TransferConfig::default());
+    assert!(three.len() > one.len());
+    for (name, var) in &one {
+        let difference = three[name].as_tensor().sub(var.as_tensor()).unwrap();
+        assert!(largest(&difference).to_bits() == 0, "{name}");
+    }
+    for (name, var) in &three {
+        let adapter = AdapterName::parse(name).unwrap();
+        if adapter.set == 0 || adapter.factor == Factor::Up {
+            continue;
+        }
+        let first = AdapterName { set: 0, ..adapter }.to_string();
+        let difference = var.as_tensor().sub(one[&first].as_tensor()).unwrap();
+        assert!(largest(&difference) > 0.0, "{name} is a copy");
+    }
+}
+
 #[test]
 fn fresh_adapters_add_nothing_and_resting_ones_neither() {
-    let (mut trainer, ..) = motion_director();
+    let (mut trainer, ..) = motion_director(1, TransferConfig::default());
     let micro = vmc();
     let batch = &micro.batch;
     let run = |unet: &UNet3DConditionModel| {
@@ -300,15 +397,37 @@ fn fresh_adapters_add_nothing_and_resting_ones_neither() {
         out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let plain = run(&micro.unet);
+    let with = |trainer: &Trainer, motion| {
+        let strength = Strength {
+            motion,
+            look: 0.0,
+            clip: 0,
+        };
+        trainer.tuned().set_for_sampling(strength);
+        run(&trainer.tuned().unet)
+    };
     assert_eq!(
-        run(trainer.unet()),
+        with(&trainer, 1.0),
         plain,
         "the upper factors are zero at first"
     );
     trainer.step().unwrap();
-    assert_ne!(
-        run(trainer.unet()),
+    let learned = with(&trainer, 1.0);
+    assert_ne!(learned, plain, "the temporal adapters act in samples");
+    assert_eq!(
+        with(&trainer, 0.0),
         plain,
-        "the temporal adapters act in samples"
+        "without strength they add nothing"
+    );
+    trainer.tuned().set_for_sampling(Strength {
+        motion: 1.0,
+        look: 0.0,
+        clip: 0,
+    });
+    trainer.tuned().set_for_inversion();
+    assert_eq!(
+        run(&trainer.tuned().unet),
+        plain,
+        "clips are inverted by the model as it was"
     );
 }

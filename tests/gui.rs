@@ -1,5 +1,6 @@
 //! The window with the real engine on the micro model, driven by the names that a screen reader hears.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use proptest::prelude::*;
 use spectral_motion::gui::history::History;
 use spectral_motion::gui::{App, Document, Open, Run};
 use spectral_motion::job::{self, Outcome};
+use spectral_motion::methods::Method;
 use spectral_motion::models::ModelFolder;
-use spectral_motion::project::{Project, TensorFile};
+use spectral_motion::project::{Project, RunFolder, TensorFile};
 use spectral_motion::train::TransferConfig;
 use spectral_motion::video;
 
@@ -89,6 +91,26 @@ impl Studio {
         self.harness.step();
     }
 
+    /// Lets files go with Shift held.
+    fn drop_to_join(&mut self, paths: &[&Path]) {
+        let files = paths
+            .iter()
+            .map(|path| -> egui::DroppedFileHandle { Arc::new(Held(path.to_path_buf())) });
+        let input = self.harness.input_mut();
+        let held = egui::Event::ModifiersChanged(Modifiers::SHIFT);
+        input.events.push(held);
+        input.dropped_files.extend(files);
+        self.harness.step();
+        let released = egui::Event::ModifiersChanged(Modifiers::NONE);
+        self.harness.input_mut().events.push(released);
+        self.harness.step();
+    }
+
+    fn more_clips(&self) -> Vec<&Path> {
+        let clips = self.app().document().more_clips.iter();
+        clips.map(|clip| clip.path.as_path()).collect()
+    }
+
     #[track_caller]
     fn click(&mut self, name: &str) {
         self.harness
@@ -137,6 +159,7 @@ fn steps_without_end() -> TransferConfig {
 fn document(settings: TransferConfig) -> Document {
     Project {
         clip: None,
+        more_clips: Vec::new(),
         model: Some(micro_model()),
         subject: "a red square".to_owned(),
         prompt: "a bear".to_owned(),
@@ -226,6 +249,144 @@ fn from_a_dropped_clip_to_a_film() {
     again.step_until("project", |app| app.is_ready() && *app.document() == kept);
     let problems: Vec<_> = again.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn clips_of_one_motion_are_learned_together() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let clip = moving_square(studio.folder.path(), 6);
+    let (second, third) = (
+        moving_square(&studio.path("second"), 5),
+        moving_square(&studio.path("third"), 4),
+    );
+    let still = studio.path("still.png");
+    image::RgbImage::new(64, 64).save(&still).unwrap();
+    studio.drop_file(clip.clone());
+    studio.step_until("dropped clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&clip)
+    });
+    studio.drop_to_join(&[second.as_path(), still.as_path()]);
+    studio.step_until("second clip and a problem", |app| {
+        app.document().more_clips.len() == 1 && app.problems().count() == 1
+    });
+    assert_eq!(studio.more_clips(), [second.as_path()]);
+    assert_eq!(
+        studio.app().document().clip.as_deref(),
+        Some(clip.as_path())
+    );
+
+    // Dropped as ever it takes their place, and can still be learned together with them.
+    studio.drop_file(third.clone());
+    studio.step_until("third clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&third)
+    });
+    assert!(studio.more_clips().is_empty());
+    studio.click("Learn both");
+    studio.step_until("all clips", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&clip)
+    });
+    assert_eq!(studio.more_clips(), [second.as_path(), third.as_path()]);
+    let with_all = studio.app().document().clone();
+    assert_eq!(with_all.more_clips[0].subject, "a red square");
+
+    // The three have one name; the first row's button and field come first.
+    studio
+        .harness
+        .get_all_by_role_and_label(egui::Role::Button, "Remove moving square")
+        .next()
+        .unwrap()
+        .click();
+    studio.harness.run_steps(3);
+    assert_eq!(studio.more_clips(), [third.as_path()]);
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(*studio.app().document(), with_all);
+    let field = studio
+        .harness
+        .get_all_by_role_and_label(egui::Role::TextInput, "Words for moving square")
+        .next()
+        .unwrap();
+    field.set_text_value_accesskit("a square");
+    studio.harness.run_steps(3);
+    assert_eq!(studio.app().document().more_clips[0].subject, "a square");
+
+    let project = studio.path("three.toml");
+    studio.press(Modifiers::COMMAND | Modifiers::SHIFT, Key::S);
+    studio.type_path(&project);
+    studio.click("Save");
+    studio.step_until("project file", |_| project.is_file());
+    let kept = Project::<TransferConfig>::read(&project).unwrap();
+    assert_eq!(kept, *studio.app().document());
+
+    studio.click("Train");
+    studio.step_until("a step on every clip", |app| {
+        app.queue().current().is_some_and(|run| {
+            let clips: BTreeSet<usize> = run.stats.iter().map(|stats| stats.clip).collect();
+            clips.len() == 3
+        })
+    });
+    studio.click("Stop");
+    studio.step_until("stop", |app| {
+        app.queue().current().is_some_and(|run| !run.is_going())
+    });
+    let run = studio.run().folder.clone().expect("a run folder");
+    let record = RunFolder::look::<TransferConfig>(&run).unwrap();
+    assert_eq!(record.clips(), 3);
+    assert_eq!(record.clip(1).0, "a square");
+}
+
+#[test]
+fn dropped_weights_offer_a_sample() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let clip = moving_square(studio.folder.path(), 4);
+    let run = studio.path("earlier");
+    let request = job::Request::Train(Box::new(job::TrainRequest {
+        clip,
+        subject: "a red square".to_owned(),
+        more_clips: Vec::new(),
+        model: Some(micro_model()),
+        device: job::DeviceChoice::Cpu,
+        config: TransferConfig {
+            method: Method::MotionDirector,
+            rank: 2,
+            steps: 1,
+            ..steps_without_end()
+        },
+        run: Some(run.clone()),
+        result: None,
+    }));
+    job::spawn(request, Arc::new(|| {})).unwrap().wait();
+    studio.drop_file(run.join("final/weights.safetensors"));
+    let begun = Instant::now();
+    while studio
+        .harness
+        .query_by_role_and_label(egui::Role::Button, "Sample with it")
+        .is_none()
+    {
+        assert!(begun.elapsed() < PATIENCE, "no offer for too long");
+        studio.harness.step();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    studio
+        .harness
+        .get_by_label_contains("holds the motion of \"a red square\"");
+    studio.click("Sample with it");
+    studio.step_until("sample", |app| {
+        app.queue()
+            .current()
+            .is_some_and(|run| !run.is_going() && !run.samples.is_empty())
+    });
+    assert_eq!(studio.run().outcome, Some(Outcome::Completed));
+    let sample = &studio.run().samples[0];
+    assert_eq!((sample.frames.len(), sample.prompt.as_str()), (4, "a bear"));
+    let film = studio.run().film.clone().expect("a film");
+    assert!(film.starts_with(studio.path("data")));
+    let problems: Vec<_> = studio.app().problems().collect();
+    assert!(
+        problems.is_empty(),
+        "the panel's settings are no business of a sample: {problems:#?}"
+    );
 }
 
 #[test]

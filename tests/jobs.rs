@@ -49,6 +49,7 @@ impl Place {
         TrainRequest {
             clip: self.clip.clone(),
             subject: "a red square".to_owned(),
+            more_clips: Vec::new(),
             model: Some(micro_model()),
             device: DeviceChoice::Cpu,
             config,
@@ -721,6 +722,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     let sample = |source: PathBuf, film: &str, start: Option<Start>| {
         done(Request::Sample(Box::new(SampleRequest {
             source,
+            weights: None,
             result: place.film(film),
             changes: SamplingChanges {
                 start,
@@ -760,6 +762,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     assert_ne!(film("a.gif"), film("c.gif"));
     let events = done(Request::Sample(Box::new(SampleRequest {
         source: place.run(),
+        weights: None,
         result: place.film("away.gif"),
         changes: SamplingChanges {
             sampling_steps: Some(2),
@@ -790,6 +793,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     ] {
         let events = done(Request::Sample(Box::new(SampleRequest {
             source,
+            weights: None,
             result: place.film(name),
             changes: SamplingChanges {
                 start,

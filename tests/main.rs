@@ -16,6 +16,7 @@
 
 mod architecture;
 mod cli;
+mod clips;
 mod common;
 mod gradients;
 #[cfg(feature = "gui")]

@@ -9,8 +9,8 @@ use spectral_motion::models::ModelFolder;
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
 use spectral_motion::train::{
-    AdamW, AdamWConfig, Batch, Preset, SamplerChoice, Trainer, TransferConfig, clip_coefficient,
-    default_levels, explicit_over_preset,
+    AdamW, AdamWConfig, Batch, Item, Preset, SamplerChoice, Trainer, TransferConfig,
+    clip_coefficient, default_levels, explicit_over_preset,
 };
 
 use crate::common::micro_model;
@@ -309,7 +309,8 @@ fn vmc_training_follows_pytorch() {
     };
     let schedule = NoiseSchedule::new(folder.scheduler());
     let (v0, text) = (&trace["v0"], &trace["text"]);
-    let mut trainer = Trainer::new(&config, Tuned::plain(unet, vars), schedule, v0, text).unwrap();
+    let items = vec![Item::new(v0, text)];
+    let mut trainer = Trainer::new(&config, Tuned::plain(unet, vars), schedule, items).unwrap();
     for step in 0..4 {
         let of = |key: &str| &trace[&format!("{step}.{key}")];
         let batch = Batch {

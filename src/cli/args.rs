@@ -6,6 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use crate::job::{DeviceChoice, ResultRequest};
+use crate::project::MoreClip;
 use crate::report::{Area, Report};
 use crate::train::{Preset, TransferConfig, explicit_over_preset};
 
@@ -73,6 +74,55 @@ pub(super) fn settings(
     let config = explicit_over_preset(typed, flags, preset).map_err(|error| refuse(&error))?;
     config.check().map_err(|error| refuse(&error))?;
     Ok(config)
+}
+
+/// The clips whose motion is learned, and their words.
+#[derive(Args)]
+pub struct ClipArgs {
+    /// The film, GIF or folder of images whose motion is wanted; several that show the same motion are learned together
+    #[arg(required = true, value_name = "CLIP")]
+    pub clips: Vec<PathBuf>,
+    /// What the clip shows, in a few words: subject and movement, without place and style. Once for all clips, or once for
+    /// each in their order
+    #[arg(long, value_name = "WORDS", required = true)]
+    pub subject: Vec<String>,
+}
+
+impl ClipArgs {
+    /// The first clip with its words, and the others with theirs.
+    ///
+    /// # Errors
+    /// When words are missing, empty, or too many.
+    pub fn with_words(&self) -> Result<(MoreClip, Vec<MoreClip>), Report> {
+        let (clips, given) = (self.clips.len(), self.subject.len());
+        if given != 1 && given != clips {
+            let counted = |count: usize, what: &str| match count {
+                1 => format!("1 {what}"),
+                more => format!("{more} {what}s"),
+            };
+            return Err(Report::new(
+                Area::Request,
+                format!(
+                    "{} and {} do not go together",
+                    counted(clips, "clip"),
+                    counted(given, "--subject")
+                ),
+            )
+            .advise("Give --subject once for all clips, or once for each in their order."));
+        }
+        let named = self.clips.iter().zip(self.subject.iter().cycle());
+        let named = named.map(|(path, subject)| {
+            Ok(MoreClip {
+                path: path.clone(),
+                subject: words("--subject", subject)?,
+            })
+        });
+        let mut named = named.collect::<Result<Vec<_>, Report>>()?.into_iter();
+        match named.next() {
+            Some(first) => Ok((first, named.collect())),
+            None => Err(Report::new(Area::Request, "There is no clip")),
+        }
+    }
 }
 
 /// Fails for words that say nothing.

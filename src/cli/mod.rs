@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub use args::{ModelArgs, OutputArgs, ResultArgs};
+pub use args::{ClipArgs, ModelArgs, OutputArgs, ResultArgs};
 
 use crate::report::{Area, Report};
 
@@ -53,7 +53,7 @@ enum Command {
     Train(train::TrainArgs),
     /// Go on with a run that was stopped
     Resume(resume::ResumeArgs),
-    /// Make a film from a finished run, or from a model as it is
+    /// Make a film from a finished run, from a model as it is, or from a model with trained weights put on it
     Sample(sample::SampleArgs),
     /// Show the motion and the spectra of a clip as pictures and numbers
     Inspect(inspect_command::InspectArgs),

@@ -1,4 +1,4 @@
-//! `sample`: a film from a finished run, or from a model as it is.
+//! `sample`: a film from a finished run, from a model as it is, or from a model with trained weights put on it.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,19 @@ pub(super) struct SampleArgs {
     /// What the film shall show
     #[arg(long, value_name = "WORDS")]
     prompt: String,
+    /// With a model: trained weights to put on it, the final/weights.safetensors of a run (MotionDirector's adapters, or the
+    /// weights that VMC trained)
+    #[arg(long, value_name = "FILE", visible_alias = "weights")]
+    lora: Option<PathBuf>,
+    /// How strongly MotionDirector's learned motion acts [default: the run's, else 1]
+    #[arg(long)]
+    lora_scale: Option<f64>,
+    /// How much of the clip's look MotionDirector keeps [default: the run's, else 0]
+    #[arg(long)]
+    spatial_scale: Option<f64>,
+    /// Which of several clips the film begins from and whose look is kept, from 1 [default: the run's, else 1]
+    #[arg(long, value_name = "NUMBER")]
+    inverted_clip: Option<usize>,
     /// Seed of the starting noise [default: the run's]
     #[arg(long)]
     seed: Option<u64>,
@@ -55,6 +68,7 @@ pub(super) struct SampleArgs {
 pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
     let request = SampleRequest {
         source: args.source.clone(),
+        weights: args.lora.clone(),
         result: args.result.request(&words("--prompt", &args.prompt)?),
         changes: SamplingChanges {
             seed: args.seed,
@@ -64,6 +78,9 @@ pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
             sampler: args.sampler,
             guidance: args.guidance,
             negative_prompt: args.negative_prompt.clone(),
+            inverted_clip: args.inverted_clip,
+            lora_scale: args.lora_scale,
+            spatial_scale: args.spatial_scale,
         },
         device: args.device,
     };

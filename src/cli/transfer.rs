@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
 
-use super::args::{ModelArgs, OutputArgs, ResultArgs, settings, words};
+use super::args::{ClipArgs, ModelArgs, OutputArgs, ResultArgs, settings, words};
 use super::{Ending, watch};
 use crate::job::{Request, TrainRequest};
 use crate::report::Report;
@@ -14,11 +14,8 @@ use crate::train::{Preset, TransferConfig};
 #[derive(Args)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct TransferArgs {
-    /// The film, GIF or folder of images whose motion is wanted
-    clip: PathBuf,
-    /// What the clip shows, in a few words: subject and movement, without place and style
-    #[arg(long, value_name = "WORDS")]
-    subject: String,
+    #[command(flatten)]
+    clips: ClipArgs,
     /// What the result shall show
     #[arg(long, value_name = "WORDS")]
     prompt: String,
@@ -39,9 +36,11 @@ pub(super) struct TransferArgs {
 }
 
 pub(super) fn run(args: &TransferArgs, flags: &ArgMatches) -> Result<Ending, Report> {
+    let (first, more_clips) = args.clips.with_words()?;
     let request = TrainRequest {
-        clip: args.clip.clone(),
-        subject: words("--subject", &args.subject)?,
+        clip: first.path,
+        subject: first.subject,
+        more_clips,
         model: args.model.model.clone(),
         device: args.model.device,
         config: settings(&args.config, flags, args.preset)?,

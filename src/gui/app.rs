@@ -117,6 +117,7 @@ pub struct App {
 
     pub(super) opening: Option<Task<Result<Opened, Report>>>,
     pub(super) opening_name: String,
+    pub(super) adding: super::clips::Adding,
     pub(super) source: Option<Source>,
     pub(super) recipe: Option<Box<Recipe<TransferConfig>>>,
     pub(super) model: Option<ModelInfo>,
@@ -183,6 +184,7 @@ impl App {
             project_path: None,
             opening: None,
             opening_name: String::new(),
+            adding: super::clips::Adding::default(),
             source: None,
             recipe: None,
             model: None,
@@ -392,6 +394,7 @@ pub(super) fn theme_of(settings: &Settings) -> egui::Theme {
 fn first_document(model: Option<PathBuf>) -> Document {
     Document {
         clip: None,
+        more_clips: Vec::new(),
         model,
         subject: "a red circle".to_owned(),
         prompt: "a yellow star on a blue plain background".to_owned(),

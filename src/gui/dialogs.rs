@@ -50,6 +50,8 @@ impl Dialog {
 pub enum Pick {
     /// To open it.
     Clip,
+    /// To learn it together with the clip that is open.
+    MoreClip,
     /// A model folder.
     Model,
     /// Name of the project file.
@@ -70,8 +72,10 @@ impl App {
         let start = self.settings.folder();
         let dialog = rfd::AsyncFileDialog::new().set_directory(start);
         let task = match (wants, folder) {
-            (Pick::Model, _) | (Pick::Clip, true) => self.wait_for(dialog.pick_folder()),
-            (Pick::Clip, false) => self.wait_for(dialog.pick_file()),
+            (Pick::Model, _) | (Pick::Clip | Pick::MoreClip, true) => {
+                self.wait_for(dialog.pick_folder())
+            }
+            (Pick::Clip | Pick::MoreClip, false) => self.wait_for(dialog.pick_file()),
             (Pick::Project, _) => {
                 self.wait_for(dialog.add_filter("Project", &["toml"]).save_file())
             }
@@ -130,7 +134,7 @@ impl App {
 
     fn open_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
         ui.heading("Open");
-        ui.weak("A film, a GIF, a folder of pictures, a run, a project, a model, or a film made here. You can also drop it on the window.");
+        ui.weak("A film, a GIF, a folder of pictures, a run, a project, a model, a film made here, or trained weights. You can also drop it on the window.");
         ui.add_space(4.0);
         ui.horizontal(|ui| {
             if ui.button("Browse for a file…").clicked() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::app::App;
 use super::dialogs::Dialog;
 use super::notices::Action;
-use super::queue::{RESULT, waker};
+use super::queue::waker;
 use super::task::Task;
 use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
 use crate::project::{Recipe, RunFolder, RunRecord, free_name};
@@ -67,6 +67,8 @@ struct Work {
     form: ExportForm,
     path: PathBuf,
     run: Option<PathBuf>,
+    /// The film that the run itself wrote.
+    film: Option<PathBuf>,
     prompt: String,
     trained_steps: Option<u32>,
 }
@@ -127,9 +129,8 @@ impl App {
                 .then(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
                 .flatten(),
             path: path.clone(),
-            run: run
-                .and_then(|run| run.folder.clone())
-                .filter(|_| form.recipe),
+            run: run.and_then(|run| run.folder.clone()),
+            film: run.and_then(|run| run.film.clone()),
             prompt: sample.prompt.clone(),
             trained_steps: (!sample.is_result).then_some(sample.step),
             form,
@@ -254,14 +255,17 @@ fn beside(left: Option<&Frame>, right: &Frame) -> Frame {
 
 /// How the film was made: what the run's own film says, or what the run's record says of a sample from its middle.
 fn recipe(work: &Work) -> Result<Option<String>, Halt> {
-    let Some(run) = &work.run else {
+    if !work.form.recipe {
         return Ok(None);
-    };
+    }
     if work.trained_steps.is_none()
-        && let Some(text) = result_recipe(run)
+        && let Some(text) = work.film.as_deref().and_then(film_recipe)
     {
         return Ok(Some(text));
     }
+    let Some(run) = &work.run else {
+        return Ok(None);
+    };
     let record: RunRecord<TransferConfig> = RunFolder::look(run)?;
     let recipe = Recipe {
         format: record.format,
@@ -270,6 +274,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
         prompt: work.prompt.clone(),
         seed: record.settings.seed,
         clip: Some(record.clip),
+        more_clips: record.more_clips,
         model_name: record.model.name,
         model_sha256: record.model.weights_sha256,
         tuned_sha256: None,
@@ -282,9 +287,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
     })
 }
 
-/// The recipe inside the film that the run itself wrote.
-fn result_recipe(run: &Path) -> Option<String> {
-    video::read_recipe(&run.join("samples").join(RESULT))
-        .ok()
-        .flatten()
+/// The recipe inside a film.
+fn film_recipe(film: &Path) -> Option<String> {
+    video::read_recipe(film).ok().flatten()
 }

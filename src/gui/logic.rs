@@ -26,6 +26,7 @@ impl App {
         self.notices.tick(now);
         self.memory.tick(now);
         self.take_opened();
+        self.take_added();
         self.take_model();
         self.take_cut();
         self.take_picked();
@@ -85,10 +86,17 @@ impl App {
         self.compare.flipped =
             !typing && ctx.input(|input| input.key_down(egui::Key::C) && !input.modifiers.command);
         let dropped = ctx.input(|input| input.raw.dropped_files.clone());
-        if let Some(file) = dropped.first() {
+        let join = self.document.clip.is_some() && ctx.input(|input| input.modifiers.shift);
+        if join {
+            for file in &dropped {
+                self.add_clip(file.path());
+            }
+        } else if let Some(file) = dropped.first() {
             if dropped.len() > 1 {
-                self.notices
-                    .say("Several files were dropped; the first one is opened.", None);
+                self.notices.say(
+                    "Several files were dropped; the first one is opened. With Shift held, films join the clip that is open.",
+                    None,
+                );
             }
             self.open_path(file.path());
         }
@@ -177,12 +185,9 @@ impl App {
                 if !bundled {
                     self.remember(&loaded.path);
                 }
-                let settings = &mut self.document.settings;
                 if self.document.clip.as_ref() != Some(&loaded.path) {
-                    // The cut of another clip means nothing here.
-                    (settings.start_secs, settings.fps) = (0.0, None);
+                    self.replace_clips(&loaded.path);
                 }
-                self.document.clip = Some(loaded.path.clone());
                 if bundled {
                     self.history.restart(self.document.clone());
                     self.saved = self.document.clone();
@@ -206,6 +211,7 @@ impl App {
                     self.document.prompt.clone_from(prompt);
                 }
                 self.document.settings = record.settings;
+                self.settle_inverted_clip();
                 let text = format!("The settings of the run with {} are set.", record.clip.name);
                 self.notices.say(text, Some(Action::Resume(path)));
             }
@@ -215,6 +221,7 @@ impl App {
                 self.remember(&path);
                 self.document.model = Some(path);
             }
+            Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
             Ok(Opened::Project(path, project)) => self.take_project(path, *project),
             Err(report) => self.notices.problem(report, None),
         }
@@ -309,6 +316,8 @@ impl App {
             Action::Restore(path) => self.open_path(&path),
             Action::LoopShort => self.document.settings.loop_short = true,
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),
+            Action::LearnBoth(replaced) => self.learn_both(*replaced),
+            Action::SampleWith(path) => self.sample_with(path),
         }
     }
 
@@ -325,6 +334,7 @@ impl App {
         self.document.prompt = recipe.prompt;
         self.document.settings = recipe.settings;
         self.document.settings.seed = recipe.seed;
+        self.settle_inverted_clip();
         self.notices.log(format!(
             "Settings of a film made with {}.",
             recipe.model_name
@@ -452,6 +462,7 @@ impl App {
                 self.dialog = None;
                 self.open_path(&path);
             }
+            Pick::MoreClip => self.add_clip(&path),
             Pick::Model => self.document.model = Some(path),
             Pick::Project => {
                 if let Some(Dialog::Save { path: typed }) = &mut self.dialog {

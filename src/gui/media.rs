@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eframe::egui::{self, ColorImage};
 
-use crate::job::{Halt, fit_for};
+use crate::job::{Halt, WeightsAbout, fit_for};
 use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder};
 use crate::project::{Project, Recipe, RunFolder, RunRecord};
 use crate::report::{Area, Report};
@@ -45,6 +45,8 @@ pub enum Opened {
     Run(PathBuf, Box<RunRecord<TransferConfig>>),
     /// A folder with a model in diffusers' layout.
     Model(PathBuf),
+    /// A file of trained weights, and what it says of itself.
+    Weights(PathBuf, Option<Box<WeightsAbout>>),
     /// A project file.
     Project(PathBuf, Box<Project<TransferConfig>>),
 }
@@ -85,10 +87,17 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
         model(Some(path))?;
         return Ok(Opened::Model(path.to_owned()));
     }
-    let is_project = path
-        .extension()
-        .is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
-    if is_project && path.is_file() {
+    let ends_with = |wanted: &str| {
+        path.is_file()
+            && path
+                .extension()
+                .is_some_and(|ending| ending.eq_ignore_ascii_case(wanted))
+    };
+    if ends_with("safetensors") {
+        let about = WeightsAbout::of_file(path).map_err(report)?;
+        return Ok(Opened::Weights(path.to_owned(), about.map(Box::new)));
+    }
+    if ends_with("toml") {
         let project = Project::read(path).map_err(|error| report(error.into()))?;
         return Ok(Opened::Project(path.to_owned(), Box::new(project)));
     }
@@ -106,12 +115,7 @@ pub fn load(path: &Path, stop: &AtomicBool) -> Result<Loaded, Report> {
     let cancel = || stop.load(Ordering::Relaxed);
     let clip = video::load(&path, &Limits::default(), &cancel).map_err(told)?;
     if clip.frames.len() < 2 {
-        return Err(Report::new(
-            Area::Clip,
-            format!("{} is a still picture", clip.source_name),
-        )
-        .because("Motion needs at least two frames.")
-        .advise("Open a film, a GIF or a folder of pictures."));
+        return Err(still_picture(&clip.source_name));
     }
     // A stranger's text: what cannot be understood is no recipe.
     let recipe = video::read_recipe(&path)
@@ -124,6 +128,27 @@ pub fn load(path: &Path, stop: &AtomicBool) -> Result<Loaded, Report> {
         clip,
         recipe,
     })
+}
+
+/// Whether a path leads to a clip, without reading all of it; gives the path as a job can use it.
+///
+/// # Errors
+/// A report in the user's words.
+pub fn look_at_clip(path: &Path) -> Result<PathBuf, Report> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let info = video::probe(&path).map_err(|error| report(error.into()))?;
+    if info.frames.is_some_and(|frames| frames < 2) {
+        return Err(still_picture(
+            &path.file_name().unwrap_or_default().to_string_lossy(),
+        ));
+    }
+    Ok(path)
+}
+
+fn still_picture(name: &str) -> Report {
+    Report::new(Area::Clip, format!("{name} is a still picture"))
+        .because("Motion needs at least two frames.")
+        .advise("Open a film, a GIF or a folder of pictures.")
 }
 
 /// Puts the clip that comes with the program where a job can read it.

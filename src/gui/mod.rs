@@ -5,6 +5,7 @@
 
 mod app;
 mod autosave;
+mod clips;
 pub mod command;
 mod compare;
 mod dialogs;

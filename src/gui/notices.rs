@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use eframe::egui;
 
+use super::clips::Replaced;
 use super::theme;
 use crate::report::{Area, Report};
 
@@ -32,6 +33,10 @@ pub enum Action {
     LoopShort,
     /// Shows a file in the file manager.
     ShowFile(PathBuf),
+    /// Learns the clips that were replaced together with the one that took their place.
+    LearnBoth(Box<Replaced>),
+    /// Makes a sample with a file of trained weights.
+    SampleWith(PathBuf),
 }
 
 impl Action {
@@ -43,6 +48,8 @@ impl Action {
             Self::Restore(_) => "Restore",
             Self::LoopShort => "Loop it",
             Self::ShowFile(_) => "Show folder",
+            Self::LearnBoth(_) => "Learn both",
+            Self::SampleWith(_) => "Sample with it",
         }
     }
 }

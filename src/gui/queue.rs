@@ -12,10 +12,10 @@ use super::notices::Action;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
-    self, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest, ResumeRequest,
-    TrainRequest, Waker,
+    self, BUILTIN, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest,
+    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Waker, WeightsAbout,
 };
-use crate::project::{LiveSettings, RunFolder, free_name};
+use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
 
 /// Seconds an event may wait to be drawn.
@@ -171,9 +171,18 @@ impl App {
             .into_owned();
         let run = free_name(&self.runs_dir(), &stem, "");
         let prompt = words("New subject", &self.document.prompt)?;
+        let more_clips = self.document.more_clips.iter().map(|clip| {
+            let name = clip.path.file_name().unwrap_or_default().to_string_lossy();
+            Ok(MoreClip {
+                path: clip.path.clone(),
+                subject: words(&format!("Words for {name}"), &clip.subject)?,
+            })
+        });
+        let more_clips = more_clips.collect::<Result<Vec<_>, Report>>()?;
         let request = TrainRequest {
             clip: source.path.clone(),
             subject: words("Clip words", &self.document.subject)?,
+            more_clips,
             model: self.document.model.clone(),
             device: DeviceChoice::Auto,
             config: settings.clone(),
@@ -186,6 +195,51 @@ impl App {
             run: Some(run),
         };
         Ok((prompt, request))
+    }
+
+    /// Says what a file of trained weights is, and offers a sample with it.
+    pub(super) fn offer_weights(&mut self, path: PathBuf, about: Option<&WeightsAbout>) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let text = match about {
+            Some(about) => format!("{name} holds the motion of \"{}\".", about.subject),
+            None => format!("{name} holds weights; it does not say where they are from."),
+        };
+        self.notices.say(text, Some(Action::SampleWith(path)));
+    }
+
+    /// Samples the new subject with a file of trained weights on the chosen model, without a clip.
+    pub(super) fn sample_with(&mut self, weights: PathBuf) {
+        let prompt = self.document.prompt.trim().to_owned();
+        if prompt.is_empty() {
+            let report =
+                Report::new(Area::Request, "New subject is empty").advise("Say it in a few words.");
+            self.notices.problem(report, None);
+            return;
+        }
+        let settings = &self.document.settings;
+        let request = SampleRequest {
+            source: match &self.document.model {
+                Some(folder) => folder.clone(),
+                None => PathBuf::from(BUILTIN),
+            },
+            weights: Some(weights),
+            result: ResultRequest {
+                prompt: prompt.clone(),
+                output: Some(self.data.join("samples").join(RESULT)),
+                overwrite: false,
+                scale_to: None,
+            },
+            changes: SamplingChanges {
+                seed: Some(settings.seed),
+                sampling_steps: settings.sampling_steps,
+                sampler: Some(settings.sampler),
+                guidance: settings.guidance,
+                negative_prompt: Some(settings.negative_prompt.clone()),
+                ..SamplingChanges::default()
+            },
+            device: DeviceChoice::Auto,
+        };
+        self.enqueue(prompt, Request::Sample(Box::new(request)));
     }
 
     fn enqueue(&mut self, title: String, request: Request) {
@@ -206,8 +260,10 @@ impl App {
         let runs_dir = self.runs_dir();
         let waker = waker(ctx);
         let task = self.start("start job", move |_| {
-            if let Request::Train(train) = &mut request {
-                place_run(&runs_dir, train)?;
+            match &mut request {
+                Request::Train(train) => place_run(&runs_dir, train)?,
+                Request::Sample(sample) => place_film(sample)?,
+                Request::Resume(_) => {}
             }
             job::spawn(request, waker)
         });
@@ -258,8 +314,7 @@ impl App {
         if self.queue.runs.len() == KEPT {
             self.queue.runs.remove(0);
         }
-        self.notices
-            .log(format!("Training for \"{title}\" begins."));
+        self.notices.log(format!("The run for \"{title}\" begins."));
         self.queue.runs.push(Run::new(title, handle, now));
         self.compare.choose(None);
         self.run_view.follow();
@@ -304,10 +359,13 @@ impl App {
         let action = run.film.clone().map(Action::ShowFile);
         match &run.outcome {
             Some(Outcome::Completed) => self.notices.say(format!("{text}."), action),
-            Some(Outcome::Cancelled { .. }) => self.notices.say(
-                format!("{text}. It can go on from there."),
-                run.folder.clone().map(Action::Resume),
-            ),
+            Some(Outcome::Cancelled { .. }) => match run.folder.clone() {
+                Some(folder) => self.notices.say(
+                    format!("{text}. It can go on from there."),
+                    Some(Action::Resume(folder)),
+                ),
+                None => self.notices.say("Stopped.", None),
+            },
             _ => {}
         }
     }
@@ -345,6 +403,17 @@ fn free_result(run: &Path) -> PathBuf {
 /// Wakes the window a moment after an event, so that many events cost one frame.
 pub(super) fn waker(ctx: egui::Context) -> Waker {
     Arc::new(move || ctx.request_repaint_after_secs(WAKE_SECS))
+}
+
+/// Takes a name nobody has for the film of a sample without a run.
+fn place_film(sample: &mut SampleRequest) -> std::io::Result<()> {
+    if let Some(output) = &mut sample.result.output {
+        let folder = output.parent().unwrap_or(Path::new("")).to_owned();
+        std::fs::create_dir_all(&folder)?;
+        let (stem, ending) = RESULT.split_once('.').unwrap_or((RESULT, ""));
+        *output = free_name(&folder, stem, ending);
+    }
+    Ok(())
 }
 
 /// Takes a run folder nobody has, and makes the folder that its result goes into.

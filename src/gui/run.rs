@@ -172,7 +172,9 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Whether a stop was asked for.
     pub stopping: bool,
-    /// The settings the job has.
+    /// The settings the job was given.
+    given: Option<LiveSettings>,
+    /// The settings its training has; none before it begins, and none for a sample without a training.
     live: Option<LiveSettings>,
     live_sent_at: f64,
     pace: Pace,
@@ -201,6 +203,7 @@ impl Run {
             film: None,
             outcome: None,
             stopping: false,
+            given: None,
             live: None,
             live_sent_at: 0.0,
             pace: Pace::default(),
@@ -294,7 +297,7 @@ impl Run {
         match event {
             Event::Started { config } => {
                 self.steps = config.steps;
-                self.live = Some(config.live());
+                self.given = Some(config.live());
             }
             Event::RunFolder { path } => {
                 said.push(Said::Note(format!(
@@ -306,6 +309,9 @@ impl Run {
             }
             Event::Stage { stage, total } => {
                 self.stage = Some(stage);
+                if stage == Stage::Training {
+                    self.live = self.given.take().or(self.live);
+                }
                 self.total = total.unwrap_or(0);
                 self.done = if stage == Stage::Training {
                     self.step()

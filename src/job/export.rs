@@ -136,6 +136,7 @@ fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> S
         prompt: prompt.to_owned(),
         seed: record.settings.seed,
         clip: (record.clip.frames > 0 && tuned_sha256.is_some()).then(|| record.clip.clone()),
+        more_clips: record.more_clips.clone(),
         model_name: record.model.name.clone(),
         model_sha256: record.model.weights_sha256.clone(),
         tuned_sha256,

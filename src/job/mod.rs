@@ -4,6 +4,7 @@
 //! through a [`Latest`] slot. A panic is caught at the top of the thread, and [`Event::Finished`] is always the last event.
 
 mod cancel;
+mod clips;
 mod context;
 mod export;
 mod fitting;
@@ -14,6 +15,7 @@ mod model;
 mod problem;
 mod request;
 mod sampling;
+mod saved;
 mod session;
 mod training;
 mod work;
@@ -33,12 +35,14 @@ pub use fitting::fit_for;
 pub use latents::{Latents, clip_latents};
 pub use latest::Latest;
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
+pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
+pub use saved::WeightsAbout;
 
 use crate::report::{Area, Report};
 use crate::video::Frame;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::fitting::fit_for;
 use super::problem::Halt;
 use super::sampling::{GUIDANCE, SAMPLING_STEPS, sampler};
 use super::session::{Record, Session};
@@ -13,7 +14,7 @@ use crate::schedulers::ReferenceInversion;
 use crate::train::TransferConfig;
 
 /// Name of the built-in model where a folder could be named.
-pub(super) const BUILTIN: &str = "builtin";
+pub const BUILTIN: &str = "builtin";
 
 pub(super) fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
     match path {
@@ -56,25 +57,30 @@ pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> 
     Ok(())
 }
 
-/// Shape of a clip's latents in the size the model was made for, `[1, c, f, h, w]`.
-pub(super) fn latent_shape(folder: &ModelFolder) -> [usize; 5] {
-    let limits = folder.clip_limits();
+/// Shape of a sample's latents, `[1, c, f, h, w]`: in the size of the settings, else in the one the model was made for.
+pub(super) fn latent_shape(
+    config: &TransferConfig,
+    folder: &ModelFolder,
+) -> Result<[usize; 5], Halt> {
+    let fit = fit_for(config, &folder.clip_limits())?;
     let factor = folder.vae_config().factor();
     let channels = folder.vae_config().latent_channels;
-    [
+    Ok([
         1,
         channels,
-        limits.default_frames,
-        limits.height / factor,
-        limits.width / factor,
-    ]
+        fit.frames,
+        fit.height as usize / factor,
+        fit.width as usize / factor,
+    ])
 }
 
 pub(super) fn load_unet(session: &Session) -> Result<Tuned, Halt> {
     let settings = &session.record.settings;
-    Ok(settings
-        .method
-        .load(&session.folder, settings.tuning(), &session.device)?)
+    Ok(settings.method.load(
+        &session.folder,
+        settings.tuning(session.record.clips()),
+        &session.device,
+    )?)
 }
 
 pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {

@@ -52,9 +52,16 @@ impl From<ModelError> for Halt {
             ModelError::Keys(_) | ModelError::Weights { .. } => {
                 "Get the model again; its files are incomplete or belong to another one."
             }
+            ModelError::Trained(_) => {
+                "Use the model that these weights were trained with, or a run of that model."
+            }
             _ => "Use a ModelScope or ZeroScope model in diffusers layout, or leave --model out.",
         };
-        Self::Failed(told(Area::Model, &error).advise(advice))
+        let area = match &error {
+            ModelError::Trained(_) => Area::Request,
+            _ => Area::Model,
+        };
+        Self::Failed(told(area, &error).advise(advice))
     }
 }
 
@@ -114,6 +121,7 @@ impl From<TrainError> for Halt {
                 return tensors(&format!("Training stopped: {during} failed"))(source);
             }
             TrainError::Setting(_) => (Area::Request, "Correct that setting."),
+            TrainError::Clips { .. } => (Area::Clip, "Name one clip, or several of one size."),
             TrainError::NotFinite { .. } => (
                 Area::Run,
                 "Use a smaller learning rate; the last checkpoint is still good.",

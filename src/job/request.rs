@@ -6,6 +6,7 @@ use candle_core::Device;
 
 use super::problem::Halt;
 use crate::nn;
+use crate::project::MoreClip;
 use crate::report::{Area, Report};
 use crate::train::{SamplerChoice, Start, TransferConfig};
 
@@ -27,6 +28,8 @@ pub struct TrainRequest {
     pub clip: PathBuf,
     /// What the clip shows, in words.
     pub subject: String,
+    /// Further clips of the same motion.
+    pub more_clips: Vec<MoreClip>,
     /// Model folder; none is the built-in model.
     pub model: Option<PathBuf>,
     /// What computes.
@@ -59,6 +62,8 @@ pub struct ResumeRequest {
 pub struct SampleRequest {
     /// A run folder, a model folder, or `builtin`.
     pub source: PathBuf,
+    /// A file of trained weights to put on a model; a run has its own.
+    pub weights: Option<PathBuf>,
     /// The film to make.
     pub result: ResultRequest,
     /// What differs from the run's settings.
@@ -84,6 +89,12 @@ pub struct SamplingChanges {
     pub guidance: Option<f64>,
     /// What guidance leads away from.
     pub negative_prompt: Option<String>,
+    /// Which of several clips the sample begins from, from 1.
+    pub inverted_clip: Option<usize>,
+    /// How strongly learned adapters act.
+    pub lora_scale: Option<f64>,
+    /// How much of a clip's look is kept.
+    pub spatial_scale: Option<f64>,
 }
 
 impl SamplingChanges {
@@ -98,6 +109,9 @@ impl SamplingChanges {
         if let Some(words) = &self.negative_prompt {
             config.negative_prompt.clone_from(words);
         }
+        config.inverted_clip = self.inverted_clip.unwrap_or(config.inverted_clip);
+        config.lora_scale = self.lora_scale.unwrap_or(config.lora_scale);
+        config.spatial_scale = self.spatial_scale.unwrap_or(config.spatial_scale);
     }
 }
 

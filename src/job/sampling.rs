@@ -9,7 +9,7 @@ use super::message::{Event, Stage};
 use super::problem::{Halt, tensors};
 use super::session::Session;
 use super::{Preview, export};
-use crate::models::UNet3DConditionModel;
+use crate::methods::{Strength, Tuned};
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
 use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
@@ -36,6 +36,8 @@ pub(super) struct SampleSpec {
     pub(super) purpose: Purpose,
     /// Share of the inverted clip in the starting latents.
     pub(super) inverted_share: f64,
+    /// How strongly adapters act; its clip is the one that is inverted.
+    pub(super) strength: Strength,
     pub(super) inversion_prompt: InversionPrompt,
     pub(super) sampler: SamplerChoice,
     pub(super) steps: usize,
@@ -57,6 +59,7 @@ impl SampleSpec {
             seed: config.seed,
             purpose: Purpose::Sample,
             inverted_share: config.inverted_share(),
+            strength: config.strength(),
             inversion_prompt: config.inversion_prompt,
             sampler: config.sampler,
             steps: config.sampling_steps.unwrap_or(SAMPLING_STEPS),
@@ -80,7 +83,7 @@ pub(super) fn sample(
     job: &mut JobContext,
     session: &mut Session,
     run: Option<&RunFolder>,
-    unet: &UNet3DConditionModel,
+    tuned: &Tuned,
     spec: &SampleSpec,
 ) -> Result<Vec<Frame>, Halt> {
     // Made first: what the sampler refuses is told before the clip is inverted.
@@ -90,14 +93,15 @@ pub(super) fn sample(
         spec.steps,
         spec.inverted_share,
     )?;
-    let latents = starting_latents(job, session, run, unet, spec)?;
+    let latents = starting_latents(job, session, run, tuned, spec)?;
     let text = GuidedText {
         cond: session.text(&spec.prompt)?,
         uncond: session.text(&spec.negative_prompt)?,
     };
     job.stage(Stage::Sampling, Some(sampler.timesteps().len()));
+    tuned.set_for_sampling(spec.strength);
     let sampled = pipelines::text_to_video(
-        unet,
+        &tuned.unet,
         &sampler,
         latents,
         text,
@@ -139,18 +143,22 @@ fn starting_latents(
     job: &mut JobContext,
     session: &mut Session,
     run: Option<&RunFolder>,
-    unet: &UNet3DConditionModel,
+    tuned: &Tuned,
     spec: &SampleSpec,
 ) -> Result<Tensor, Halt> {
     let failed = tensors("The starting latents could not be made");
     let share = spec.inverted_share;
     let noise = NoiseStream::new(spec.seed, spec.purpose)
-        .normal(session.latents.shape(), DType::F32, &session.device)
+        .normal(
+            session.latents(spec.strength.clip).shape(),
+            DType::F32,
+            &session.device,
+        )
         .map_err(&failed)?;
     if share <= 0.0 {
         return Ok(noise);
     }
-    let inverted = inverted(job, session, run, unet, spec)?;
+    let inverted = inverted(job, session, run, tuned, spec)?;
     if share >= 1.0 {
         return Ok(inverted);
     }
@@ -162,26 +170,36 @@ fn starting_latents(
     mix(&inverted).map_err(&failed)
 }
 
-/// The clip's latents inverted with the weights as they are. Kept in the run once the weights are final.
+/// The latents of the chosen clip inverted, with the weights as they are or with adapters at rest. Kept in the run once the
+/// weights are final.
 fn inverted(
     job: &mut JobContext,
     session: &mut Session,
     run: Option<&RunFolder>,
-    unet: &UNet3DConditionModel,
+    tuned: &Tuned,
     spec: &SampleSpec,
 ) -> Result<Tensor, Halt> {
+    let clip = spec.strength.clip;
     let words = match spec.inversion_prompt {
         InversionPrompt::Empty => String::new(),
-        InversionPrompt::Subject => session.record.subject.clone(),
+        InversionPrompt::Subject => session.record.clip(clip).0.to_owned(),
     };
+    let latents = session.latents(clip).clone();
     let kept = run.zip(spec.weights_sha256.as_ref()).map(|(run, sha256)| {
-        let key = sha256_hex(format!("{sha256} {} {words}", spec.steps).as_bytes());
+        let mut key = format!("{sha256} {} {words}", spec.steps);
+        if tuned.branches.is_some() {
+            key.push_str(", adapters at rest");
+        }
+        if clip > 0 {
+            key.push_str(&format!(", clip {}", clip + 1));
+        }
+        let key = sha256_hex(key.as_bytes());
         run.cache(&format!("inverted-{}.safetensors", &key[..16]))
     });
     if let Some(path) = &kept
         && let Ok(file) = TensorFile::read(path)
         && let Some(plain) = file.tensors.get("inverted")
-        && plain.shape == session.latents.dims()
+        && plain.shape == latents.dims()
     {
         return tensor_from_plain(plain, &session.device)
             .map_err(tensors("The inverted clip could not be read"));
@@ -192,7 +210,8 @@ fn inverted(
         spec.steps,
     )?);
     job.stage(Stage::Inverting, Some(spec.steps));
-    let latents = session.latents.clone();
+    tuned.set_for_inversion();
+    let unet = &tuned.unet;
     let inverted = pipelines::invert(unet, &inversion, latents, &text, &mut |done, total| {
         step(job, Stage::Inverting, done, total)
     })
@@ -226,12 +245,13 @@ pub(super) fn preview(
     job: &mut JobContext,
     session: &mut Session,
     run: &RunFolder,
-    unet: &UNet3DConditionModel,
+    tuned: &Tuned,
     spec: &SampleSpec,
     trained_steps: u32,
 ) -> Result<(), Halt> {
-    let frames = sample(job, session, Some(run), unet, spec)?;
-    let fps = session.record.settings.film_fps(session.record.clip.fps);
+    let frames = sample(job, session, Some(run), tuned, spec)?;
+    let taken_fps = session.record.clip(spec.strength.clip).1.fps;
+    let fps = session.record.settings.film_fps(taken_fps);
     let path = free_name(&run.samples(), &format!("step-{trained_steps:06}"), "gif");
     let clip = Clip::from_frames(frames.clone(), fps, "preview");
     export::write_preview(job, &clip, &path)?;

@@ -1,4 +1,4 @@
-//! What the stages of one job share: the model folder, the clip's latents, the words' embeddings, the run's record.
+//! What the stages of one job share: the model folder, the clips' latents, the words' embeddings, the run's record.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::context::JobContext;
 use super::message::Stage;
 use super::problem::{Halt, tensors};
+use super::saved::WeightsAbout;
 use crate::models::{AutoencoderKL, ModelFolder};
 use crate::nn;
 use crate::pipelines;
 use crate::project::{RunRecord, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
-use crate::train::{TransferConfig, plain_from_tensor, tensor_from_plain};
+use crate::train::{Item, TransferConfig, plain_from_tensor, tensor_from_plain};
 use crate::video::Clip;
 
-const LATENTS: &str = "latents";
 const CACHE: &str = "latents.safetensors";
 
 /// The record of a transfer run.
@@ -28,8 +28,8 @@ pub(super) struct Session {
     pub(super) folder: ModelFolder,
     pub(super) device: Device,
     pub(super) record: Record,
-    /// Clean latents of the clip, `[1, c, f, h, w]`, times the VAE's scaling factor.
-    pub(super) latents: Tensor,
+    /// Clean latents of each clip, `[1, c, f, h, w]`, times the VAE's scaling factor; at least one, all of one shape.
+    latents: Vec<Tensor>,
     /// Text embeddings `[1, n, d]` by their words.
     texts: BTreeMap<String, Tensor>,
     /// Mapped when the first picture is wanted.
@@ -43,28 +43,29 @@ struct CacheHeader {
 }
 
 impl Session {
-    /// Encodes the clip and the words, then lets the encoders go.
+    /// Encodes the clips and the words, then lets the encoders go.
     pub(super) fn encode(
         job: &mut JobContext,
         folder: ModelFolder,
         device: Device,
         record: Record,
-        clip: &Clip,
+        clips: &[&Clip],
     ) -> Result<Self, Halt> {
         job.stage(Stage::Encoding, None);
         let vae = folder.load_vae(&device)?;
-        let latents = pipelines::encode_clip(&vae, &clip.frames, &device)
-            .map_err(tensors("The clip could not be encoded"))?;
+        let mut latents = Vec::with_capacity(clips.len());
+        for clip in clips {
+            let encoded = pipelines::encode_clip(&vae, &clip.frames, &device)
+                .map_err(tensors("The clip could not be encoded"))?;
+            latents.push(encoded);
+            job.go_on()?;
+        }
         drop(vae);
-        job.go_on()?;
-        let words: Vec<String> = [
-            Some(String::new()),
-            Some(record.subject.clone()),
-            record.prompt.clone(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let subjects = (0..record.clips()).map(|clip| record.clip(clip).0.to_owned());
+        let words: Vec<String> = std::iter::once(String::new())
+            .chain(subjects)
+            .chain(record.prompt.clone())
+            .collect();
         let mut session = Self {
             folder,
             device,
@@ -90,7 +91,7 @@ impl Session {
             folder,
             device,
             record,
-            latents,
+            latents: vec![latents],
             texts: BTreeMap::new(),
             vae: None,
         })
@@ -120,7 +121,8 @@ impl Session {
         for (index, words) in header.texts.into_iter().enumerate() {
             texts.insert(words, read(&text_name(index))?);
         }
-        let latents = read(LATENTS)?;
+        let latents = (0..record.clips()).map(|clip| read(&latents_name(clip)));
+        let latents = latents.collect::<Result<Vec<_>, Halt>>()?;
         Ok(Self {
             folder,
             device,
@@ -136,8 +138,10 @@ impl Session {
         let keep = tensors("The latents could not be read");
         let mut file = TensorFile::default();
         let mut header = CacheHeader { texts: Vec::new() };
-        let latents = plain_from_tensor(&self.latents).map_err(&keep)?;
-        file.tensors.insert(LATENTS.to_owned(), latents);
+        for (clip, latents) in self.latents.iter().enumerate() {
+            let latents = plain_from_tensor(latents).map_err(&keep)?;
+            file.tensors.insert(latents_name(clip), latents);
+        }
         for (index, (words, text)) in self.texts.iter().enumerate() {
             header.texts.push(words.clone());
             file.tensors
@@ -146,6 +150,22 @@ impl Session {
         file.about = serde_json::to_string(&header).unwrap_or_default();
         file.write(&run.join("cache").join(CACHE))?;
         Ok(())
+    }
+
+    /// Clean latents of a clip by its number, `[1, c, f, h, w]`; the first one's where there is no such clip.
+    pub(super) fn latents(&self, clip: usize) -> &Tensor {
+        self.latents.get(clip).unwrap_or(&self.latents[0])
+    }
+
+    /// What a training learns from.
+    pub(super) fn items(&mut self) -> Result<Vec<Item>, Halt> {
+        (0..self.record.clips())
+            .map(|clip| {
+                let words = self.record.clip(clip).0.to_owned();
+                let text = self.text(&words)?;
+                Ok(Item::new(self.latents(clip), &text))
+            })
+            .collect()
     }
 
     /// The embedding of words, `[1, n, d]`. Words not seen before map the text encoder for a moment.
@@ -162,6 +182,9 @@ impl Session {
     fn encode_words(&mut self, words: &[String]) -> Result<(), Halt> {
         let (tokenizer, encoder) = self.folder.load_text(&self.device)?;
         for words in words {
+            if self.texts.contains_key(words) {
+                continue;
+            }
             let ids = tokenizer.encode(words)?;
             let text = nn::no_grad(|| encoder.forward(&[ids]))
                 .map_err(tensors("The words could not be encoded"))?;
@@ -185,15 +208,15 @@ impl Session {
 
     /// A short text for the header of weight files: what they belong to, without clock and paths.
     pub(super) fn about(&self) -> String {
-        serde_json::json!({
-            "program": self.record.program,
-            "method": self.record.settings.method,
-            "model": self.record.model.name,
-            "model_sha256": self.record.model.weights_sha256,
-            "steps": self.record.settings.steps,
-            "subject": self.record.subject,
-        })
-        .to_string()
+        WeightsAbout::of(&self.record).text()
+    }
+}
+
+/// The first clip's has no number, as it had before there could be several.
+fn latents_name(clip: usize) -> String {
+    match clip {
+        0 => "latents".to_owned(),
+        more => format!("latents.{}", more + 1),
     }
 }
 

@@ -191,7 +191,7 @@ fn preview(
         .or_else(|| session.record.prompt.clone())
         .unwrap_or_else(|| session.record.subject.clone());
     let spec = SampleSpec::preview(config, prompt, seed);
-    let done = sampling::preview(job, session, run, trainer.unet(), &spec, step);
+    let done = sampling::preview(job, session, run, trainer.tuned(), &spec, step);
     // Progress goes on where it was.
     let steps = session.record.settings.steps as usize;
     match done {

@@ -1,11 +1,12 @@
 //! The jobs themselves: which stages they have, in which order.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::Preview;
+use super::clips::{more_records, read_clips};
 use super::context::JobContext;
 use super::export::{check_target, write_result};
-use super::fitting::fit_for;
 use super::message::{Event, Stage};
 use super::model::{
     BUILTIN, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
@@ -13,17 +14,20 @@ use super::model::{
 use super::problem::Halt;
 use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
 use super::sampling::{SampleSpec, sample};
-use super::session::{Record, Session, pixels_sha256};
+use super::saved::{TrainedFile, refuse_scales};
+use super::session::{Record, Session};
 use super::training;
-use crate::models::{ModelFolder, UNet3DConditionModel};
-use crate::project::{ClipRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex};
+use crate::methods::{Method, Tuned};
+use crate::project::{ClipRecord, RunFolder, TensorFile, default_runs_dir, run_format, sha256_hex};
 use crate::report::{Area, Report};
 use crate::schedulers::NoiseSchedule;
 use crate::train::{Start, Trainer, TransferConfig, load_weights};
-use crate::video::{self, Clip, Limits};
+use crate::video::Clip;
 
 /// Rate of a film that has no clip to take it from.
 const PLAIN_FPS: f64 = 8.0;
+/// Rates that a stranger's file may ask for.
+const FILM_FPS: RangeInclusive<f64> = 0.1..=240.0;
 
 pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
     match request {
@@ -35,6 +39,9 @@ pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
 
 fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     request.config.check()?;
+    request
+        .config
+        .check_for_clips(1 + request.more_clips.len())?;
     if let Some(result) = &request.result {
         check_target(result)?;
     }
@@ -45,35 +52,37 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     let device = request.device.open()?;
     let folder = open_model(request.model.as_deref())?;
     recommended(&mut request.config, &folder)?;
-    let (clip, notes) = load_clip(job, &request, &folder)?;
-    for text in &notes {
-        job.emit(Event::Note { text: text.clone() });
-    }
+    let (first, more) = read_clips(job, &request, &folder)?;
     let mut run = match &request.run {
         Some(path) => RunFolder::create(path)?,
-        None => RunFolder::create_in(&default_runs_dir(), clip.source_name.as_ref())?,
+        None => RunFolder::create_in(&default_runs_dir(), first.clip.source_name.as_ref())?,
     };
     job.emit(Event::RunFolder {
         path: run.path().to_owned(),
     });
     let record = Record {
-        format: RUN_FORMAT,
+        format: run_format(1 + more.len()),
         program: program(),
+        more_clips: more_records(&request, &more),
         subject: request.subject,
         prompt: request.result.as_ref().map(|result| result.prompt.clone()),
-        clip: clip_record(&clip, notes),
+        clip: first.record(),
         model: model_record(&folder, request.model.as_deref())?,
         settings: request.config,
         changes: Vec::new(),
     };
-    let mut session = match Session::encode(job, folder, device, record, &clip) {
+    let clips: Vec<&Clip> = std::iter::once(&first)
+        .chain(&more)
+        .map(|read| &read.clip)
+        .collect();
+    let mut session = match Session::encode(job, folder, device, record, &clips) {
         Ok(session) => session,
         Err(halt) => {
             run.discard();
             return Err(halt);
         }
     };
-    drop(clip);
+    drop((first, more));
     session.write_cache(run.path())?;
     // Written last: a folder with a record is a run that can be resumed.
     run.write_record(&session.record)?;
@@ -152,7 +161,14 @@ fn finish(
     training::train(job, session, run, trainer)?;
     let Some(result) = result else { return Ok(()) };
     let tuned = hash_file(&run.final_weights())?;
-    make_film(job, session, Some(run), trainer.unet(), Some(tuned), result)
+    make_film(
+        job,
+        session,
+        Some(run),
+        trainer.tuned(),
+        Some(tuned),
+        result,
+    )
 }
 
 fn sample_only(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
@@ -165,10 +181,17 @@ fn sample_only(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt
 }
 
 fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
+    if request.weights.is_some() {
+        return Err(Report::new(Area::Request, "A run has weights of its own")
+            .advise("Name a model instead of the run, or leave --lora out.")
+            .into());
+    }
     let run = RunFolder::open(&request.source)?;
     let mut record: Record = run.read_record()?;
+    refuse_scales(&request.changes, record.settings.method)?;
     request.changes.apply(&mut record.settings);
     record.settings.check()?;
+    record.settings.check_for_clips(record.clips())?;
     job.emit(Event::Started {
         config: Box::new(record.settings.clone()),
     });
@@ -197,13 +220,12 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
         checkpoint.weights
     };
     load_weights(&tuned_unet.vars, &weights)?;
-    tuned_unet.set_for_sampling(session.record.settings.spatial_scale);
     let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
     make_film(
         job,
         &mut session,
         Some(&run),
-        &tuned_unet.unet,
+        &tuned_unet,
         Some(tuned),
         &request.result,
     )
@@ -230,37 +252,60 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     job.stage(Stage::Loading, None);
     let folder = open_model(named)?;
     let device = request.device.open()?;
+    let file = match &request.weights {
+        Some(path) => Some(TrainedFile::open(path, &folder)?),
+        None => None,
+    };
+    match &file {
+        Some(file) => file.apply(&mut config, &request.changes, &folder)?,
+        // Not even adapters: a model alone.
+        None => {
+            refuse_scales(&request.changes, Method::Vmc)?;
+            config.check_for_clips(1)?;
+        }
+    }
     recommended(&mut config, &folder)?;
+    let about = file.as_ref().and_then(|file| file.about.as_ref());
+    let taken_fps = about
+        .map(|about| about.fps)
+        .filter(|fps| FILM_FPS.contains(fps));
     let clip = ClipRecord {
         name: String::new(),
         pixels_sha256: String::new(),
         frames: 0,
         width: 0,
         height: 0,
-        fps: folder.card().fps.unwrap_or(PLAIN_FPS),
+        fps: taken_fps.or(folder.card().fps).unwrap_or(PLAIN_FPS),
         notes: Vec::new(),
     };
     let record = Record {
-        format: RUN_FORMAT,
+        format: run_format(1),
         program: program(),
-        subject: String::new(),
+        subject: about.map_or_else(String::new, |about| about.subject.clone()),
         prompt: Some(request.result.prompt.clone()),
         clip,
+        more_clips: Vec::new(),
         model: model_record(&folder, named)?,
         settings: config,
         changes: Vec::new(),
     };
-    let shape = latent_shape(&folder);
+    let shape = latent_shape(&record.settings, &folder)?;
     let mut session = Session::without_clip(folder, device, record, &shape)?;
-    let unet = load_unet(&session)?.unet;
-    make_film(job, &mut session, None, &unet, None, &request.result)
+    let Some(file) = file else {
+        let tuned = load_unet(&session)?;
+        return make_film(job, &mut session, None, &tuned, None, &request.result);
+    };
+    file.tell(job, &session.record);
+    let tuned = file.load(&session.folder, &session.device)?;
+    let sha256 = Some(file.sha256);
+    make_film(job, &mut session, None, &tuned, sha256, &request.result)
 }
 
 fn make_film(
     job: &mut JobContext,
     session: &mut Session,
     run: Option<&RunFolder>,
-    unet: &UNet3DConditionModel,
+    tuned: &Tuned,
     tuned_sha256: Option<String>,
     result: &ResultRequest,
 ) -> Result<(), Halt> {
@@ -269,8 +314,8 @@ fn make_film(
         result.prompt.clone(),
         tuned_sha256.clone(),
     );
-    let frames = sample(job, session, run, unet, &spec)?;
-    let taken_fps = session.record.clip.fps;
+    let frames = sample(job, session, run, tuned, &spec)?;
+    let taken_fps = session.record.clip(spec.strength.clip).1.fps;
     let fps = session.record.settings.film_fps(taken_fps);
     if run.is_some() && fps > 1.05 * taken_fps {
         job.emit(Event::Note {
@@ -294,49 +339,13 @@ fn make_film(
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
     let tuned = load_unet(session)?;
     let schedule = NoiseSchedule::new(session.folder.scheduler());
-    let text = session.text(&session.record.subject.clone())?;
+    let items = session.items()?;
     Ok(Trainer::new(
         &session.record.settings,
         tuned,
         schedule,
-        &session.latents,
-        &text,
+        items,
     )?)
-}
-
-/// Reads the clip and cuts it to what the model accepts.
-fn load_clip(
-    job: &JobContext,
-    request: &TrainRequest,
-    folder: &ModelFolder,
-) -> Result<(Clip, Vec<String>), Halt> {
-    let config = &request.config;
-    let fit = fit_for(config, &folder.clip_limits())?;
-    config.check_for(fit.frames)?;
-    let reading = Limits {
-        start_secs: config.start_secs,
-        wanted_frames: if config.loop_short { 1 } else { fit.frames },
-        ..Limits::default()
-    };
-    let cancel = job.cancel_token();
-    let clip = video::load(&request.clip, &reading, &|| cancel.is_cancelled())?;
-    let fitted = video::fit(&clip, &fit)?;
-    let mut notes = clip.notes;
-    notes.extend(fitted.notes);
-    Ok((fitted.clip, notes))
-}
-
-fn clip_record(clip: &Clip, notes: Vec<String>) -> ClipRecord {
-    let (width, height) = clip.size();
-    ClipRecord {
-        name: clip.source_name.clone(),
-        pixels_sha256: pixels_sha256(clip),
-        frames: clip.frames.len(),
-        width,
-        height,
-        fps: clip.fps,
-        notes,
-    }
 }
 
 fn hash_file(path: &Path) -> Result<String, Halt> {

@@ -1,12 +1,14 @@
 //! Host methods: what learns and what the base loss is. Spectral Motion Alignment is added on top by `train`.
 
 pub mod motion_director;
+mod saved;
 mod tuned;
 pub mod vmc;
 
 use serde::{Deserialize, Serialize};
 
-pub use tuned::{Branches, Tuned, Tuning};
+pub use saved::{Saved, Shapes};
+pub use tuned::{Branches, Strength, Tuned, Tuning};
 
 /// A fine-tuning method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

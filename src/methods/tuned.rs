@@ -6,7 +6,9 @@ use candle_core::{Device, Var};
 
 use super::Method;
 use super::motion_director::{self, Part};
-use crate::models::{Adapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel};
+use crate::models::{
+    Adapter, Adapters, ChooseAdapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel,
+};
 use crate::nn::Branch;
 
 /// What a method needs to know to prepare a network.
@@ -16,15 +18,28 @@ pub struct Tuning {
     pub rank: usize,
     /// Seed of their starting values.
     pub seed: u64,
+    /// Sets of spatial adapters, at least 1: one for each clip, or one for all of them.
+    pub spatial_sets: usize,
 }
 
-/// The two sets of adapters of MotionDirector.
+/// The sets of adapters of MotionDirector. The temporal ones are shared by all clips.
 #[derive(Clone, Debug, Default)]
 pub struct Branches {
-    /// Beside layers that see one frame at a time.
-    pub spatial: Branch,
+    /// Beside layers that see one frame at a time: a set for each clip, or one for all; none in a file without any.
+    pub spatial: Vec<Branch>,
     /// Beside layers that see all frames of a position.
     pub temporal: Branch,
+}
+
+/// How strongly adapters act in samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strength {
+    /// The temporal adapters: the motion. Trained at 1.
+    pub motion: f64,
+    /// The spatial adapters: the look of a clip. 0 leaves it behind.
+    pub look: f64,
+    /// Whose look, where every clip has a set of its own: the clip's number, from 0.
+    pub clip: usize,
 }
 
 /// A network and what learns in it.
@@ -38,6 +53,53 @@ pub struct Tuned {
     pub branches: Option<Branches>,
 }
 
+impl Branches {
+    /// Switches for this many spatial sets.
+    #[must_use]
+    pub fn new(spatial_sets: usize) -> Self {
+        Self {
+            spatial: (0..spatial_sets).map(|_| Branch::default()).collect(),
+            temporal: Branch::default(),
+        }
+    }
+
+    /// The spatial set of a clip: its own, or the one that all share.
+    #[must_use]
+    pub fn set_of(&self, clip: usize) -> usize {
+        clip.min(self.spatial.len().saturating_sub(1))
+    }
+
+    /// The network as if there were no adapters.
+    pub fn rest(&self) {
+        self.temporal.set(0.0, false, None);
+        for set in &self.spatial {
+            set.set(0.0, false, None);
+        }
+    }
+
+    /// What the layer of this name gets: the set that MotionDirector puts beside it, in the ranks of `rank` by set number;
+    /// none leaves a set out.
+    pub(super) fn beside(
+        &self,
+        layer: &str,
+        rank: impl Fn(usize) -> Option<usize>,
+    ) -> Vec<Adapter> {
+        let branches = match motion_director::part_of(layer) {
+            Some(Part::Temporal) => std::slice::from_ref(&self.temporal),
+            Some(Part::Spatial) => &self.spatial,
+            None => &[],
+        };
+        let adapter = |(set, branch): (usize, &Branch)| {
+            Some(Adapter {
+                branch: branch.clone(),
+                set,
+                rank: rank(set)?,
+            })
+        };
+        branches.iter().enumerate().filter_map(adapter).collect()
+    }
+}
+
 impl Tuned {
     /// A network whose own weights learn.
     #[must_use]
@@ -49,11 +111,45 @@ impl Tuned {
         }
     }
 
-    /// Switches the adapters as sampling wants them: the temporal ones act, the spatial ones with `spatial_scale`.
-    pub fn set_for_sampling(&self, spatial_scale: f64) {
+    /// A network with adapters beside it.
+    pub(super) fn adapted(
+        folder: &ModelFolder,
+        branches: Branches,
+        adapters: impl Fn() -> (ChooseAdapters, u64),
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let prepare = |weights: &crate::models::Weights| {
+            let (choose, seed) = adapters();
+            weights.set_adapters(Adapters { choose, seed });
+        };
+        let (mut unet, vars) = folder.load_tuned_unet(&prepare, device)?;
+        // The spatial pass sees one frame, which goes past the temporal layers.
+        unet.single_frame = SingleFrame::SkipTemporal;
+        Ok(Self {
+            unet,
+            vars,
+            branches: Some(branches),
+        })
+    }
+
+    /// Switches the adapters as sampling wants them; the sets of other clips rest.
+    pub fn set_for_sampling(&self, strength: Strength) {
+        let Some(branches) = &self.branches else {
+            return;
+        };
+        branches.temporal.set(strength.motion, false, None);
+        let chosen = branches.set_of(strength.clip);
+        for (set, branch) in branches.spatial.iter().enumerate() {
+            let acts = if set == chosen { strength.look } else { 0.0 };
+            branch.set(acts, false, None);
+        }
+    }
+
+    /// Switches the adapters as inverting a clip wants them. MotionDirector inverts with the model as it was before the
+    /// training (its data set caches the inverted latents before the first step), VMC with the weights as they are.
+    pub fn set_for_inversion(&self) {
         if let Some(branches) = &self.branches {
-            branches.temporal.set(1.0, false, None);
-            branches.spatial.set(spatial_scale, false, None);
+            branches.rest();
         }
     }
 }
@@ -75,28 +171,14 @@ impl Method {
                 Ok(Tuned::plain(unet, vars))
             }
             Self::MotionDirector => {
-                let branches = Branches::default();
-                let prepare = |weights: &crate::models::Weights| {
-                    let branches = branches.clone();
-                    weights.set_adapters(Adapters {
-                        choose: Box::new(move |layer| {
-                            Some(match motion_director::part_of(layer)? {
-                                Part::Spatial => branches.spatial.clone(),
-                                Part::Temporal => branches.temporal.clone(),
-                            })
-                        }),
-                        rank: tuning.rank,
-                        seed: tuning.seed,
-                    });
+                let branches = Branches::new(tuning.spatial_sets.max(1));
+                let chosen = branches.clone();
+                let adapters = move || -> (ChooseAdapters, u64) {
+                    let branches = chosen.clone();
+                    let choose = move |layer: &str| branches.beside(layer, |_| Some(tuning.rank));
+                    (Box::new(choose), tuning.seed)
                 };
-                let (mut unet, vars) = folder.load_tuned_unet(&prepare, device)?;
-                // The spatial pass sees one frame, which goes past the temporal layers.
-                unet.single_frame = SingleFrame::SkipTemporal;
-                Ok(Tuned {
-                    unet,
-                    vars,
-                    branches: Some(branches),
-                })
+                Tuned::adapted(folder, branches, adapters, device)
             }
         }
     }

@@ -27,6 +27,9 @@ pub enum ModelError {
     /// Weights that do not fit the network their configuration describes.
     #[error("{0}")]
     Keys(Box<KeyReport>),
+    /// Trained weights that do not fit the model they are put on.
+    #[error("{}", trained(.0))]
+    Trained(Box<KeyReport>),
     /// A valid model this program cannot run.
     #[error("this model needs {what}, which is not supported")]
     Unsupported {
@@ -106,6 +109,26 @@ impl KeyReport {
     pub fn is_clean(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
     }
+
+    /// The differences in words, each behind a semicolon.
+    fn differences(&self) -> String {
+        let shapes: Vec<String> = self
+            .wrong_shape
+            .iter()
+            .map(|w| format!("{} is {:?} instead of {:?}", w.name, w.found, w.expected))
+            .collect();
+        let mut text = String::new();
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("wrong shape", &shapes),
+        ] {
+            if !names.is_empty() {
+                text.push_str(&format!("; {} {what}: {}", names.len(), enumerate(names)));
+            }
+        }
+        text
+    }
 }
 
 impl fmt::Display for KeyReport {
@@ -115,25 +138,23 @@ impl fmt::Display for KeyReport {
         }
         write!(
             f,
-            "the weights in {} do not fit the configuration beside them",
-            self.files
-        )?;
-        let shapes: Vec<String> = self
-            .wrong_shape
-            .iter()
-            .map(|w| format!("{} is {:?} instead of {:?}", w.name, w.found, w.expected))
-            .collect();
-        for (what, names) in [
-            ("missing", &self.missing),
-            ("unexpected", &self.unexpected),
-            ("wrong shape", &shapes),
-        ] {
-            if !names.is_empty() {
-                write!(f, "; {} {what}: {}", names.len(), enumerate(names))?;
-            }
-        }
-        Ok(())
+            "the weights in {} do not fit the configuration beside them{}",
+            self.files,
+            self.differences()
+        )
     }
+}
+
+/// What is wrong with trained weights for a model.
+fn trained(report: &KeyReport) -> String {
+    let file = &report.files;
+    if report.is_clean() {
+        return format!("{file} holds no weights");
+    }
+    format!(
+        "the trained weights in {file} do not fit this model{}",
+        report.differences()
+    )
 }
 
 /// The first few names, and how many more there are.
@@ -155,7 +176,7 @@ fn enumerate(names: &[String]) -> String {
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// A name out of a file, fit for a message: not too long, and nothing a terminal obeys.
-pub(super) fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     const SHOWN: usize = 100;
     name.chars()
         .take(SHOWN)

@@ -8,6 +8,7 @@
 //! Weights lie in safetensors files or in PyTorch's `.bin` files (`torch_file`, over `zip_index` and `pickle`). Either is
 //! mapped into memory and each tensor is read out of the map when it is asked for. Nothing in a file is ever executed.
 
+mod adapter;
 mod builtin;
 mod clip;
 mod error;
@@ -23,12 +24,14 @@ mod weight_file;
 mod weights;
 mod zip_index;
 
+pub use adapter::{Adapter, AdapterName, Adapters, ChooseAdapters, Factor};
 pub use builtin::builtin;
 pub use clip::{ClipTextConfig, ClipTextModel};
+pub(crate) use error::shown;
 pub use error::{KeyReport, ModelError, WeightFormat, WrongShape};
 pub use folder::{ClipLimits, ModelCard, ModelFolder};
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
-pub use weights::{Adapters, LORA_DOWN, LORA_UP, Weights};
+pub use weights::Weights;

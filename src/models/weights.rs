@@ -8,12 +8,13 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::adapter::{AdapterName, Adapters, Factor};
 use super::error::{KeyReport, ModelError, WrongShape};
 use super::source::{FileBytes, FileSource};
 use super::weight_file::{StoredTensor, index_files};
 use crate::nn::lora::starting_values;
 use crate::nn::{
-    Branch, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Lora, NoiseStream, Param, Purpose,
+    Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Lora, NoiseStream, Param, Purpose,
     TemporalConv,
 };
 
@@ -24,10 +25,8 @@ type Built<T> = Result<T, ModelError>;
 /// Kernel width of every convolution over frames.
 const TEMPORAL_TAPS: usize = 3;
 
-/// Ends of the names of an adapter's variables.
-pub const LORA_DOWN: &str = ".lora_down.weight";
-/// The other end: the factor that starts at zero.
-pub const LORA_UP: &str = ".lora_up.weight";
+/// Binary digits of the room that each set of adapters has in the stream of starting values, in blocks of four numbers.
+const ROOM_OF_A_SET: u32 = 32;
 
 /// The weights of one network, and a note of everything that was asked for.
 ///
@@ -54,22 +53,11 @@ enum Entry {
     Memory(Tensor),
 }
 
-/// Tells by a layer's full name which branch it gets an adapter of.
-pub type ChooseBranch = Box<dyn Fn(&str) -> Option<Branch>>;
-
-/// Low-rank adapters to put beside linear layers while a network is built.
-pub struct Adapters {
-    /// Which branch the layer of this full name gets an adapter of; none leaves it as it is.
-    pub choose: ChooseBranch,
-    /// Inner width, at most that of the layer.
-    pub rank: usize,
-    /// Seed of the starting values.
-    pub seed: u64,
-}
-
 #[derive(Default)]
 struct Notes {
-    adapters: Option<(Adapters, NoiseStream)>,
+    adapters: Option<Adapters>,
+    /// Where each set of adapters is in the stream of starting values.
+    adapter_noise: BTreeMap<usize, NoiseStream>,
     trainable: BTreeSet<String>,
     vars: BTreeMap<String, Var>,
     asked: BTreeMap<String, Vec<usize>>,
@@ -187,10 +175,11 @@ impl Weights {
     }
 
     /// Puts adapters beside layers of the network that is built next. Their variables, in `f32`, are called
-    /// `{layer}.lora_down.weight [r, i]` and `{layer}.lora_up.weight [o, r]`.
+    /// `{layer}.lora_down.weight [r, i]` and `{layer}.lora_up.weight [o, r]`, see [`AdapterName`].
     pub fn set_adapters(&self, adapters: Adapters) {
-        let noise = NoiseStream::new(adapters.seed, Purpose::Init);
-        self.store.notes.borrow_mut().adapters = Some((adapters, noise));
+        let mut notes = self.store.notes.borrow_mut();
+        notes.adapters = Some(adapters);
+        notes.adapter_noise.clear();
     }
 
     /// The variables that were made, in the order of their names.
@@ -255,20 +244,28 @@ impl Weights {
         self.adapted(layer, &self.full_name(name), (i, o))
     }
 
-    /// The layer with an adapter beside it, where one was asked for.
-    fn adapted(&self, layer: Linear, name: &str, (i, o): (usize, usize)) -> Built<Linear> {
-        let mut notes = self.store.notes.borrow_mut();
-        let Some((adapters, noise)) = notes.adapters.as_mut() else {
+    /// The layer with the adapters beside it that were asked for.
+    fn adapted(&self, mut layer: Linear, name: &str, (i, o): (usize, usize)) -> Built<Linear> {
+        let notes = &mut *self.store.notes.borrow_mut();
+        let Some(adapters) = &notes.adapters else {
             return Ok(layer);
         };
-        let Some(branch) = (adapters.choose)(name) else {
-            return Ok(layer);
-        };
-        let (down, up) = starting_values(noise, adapters.rank, (i, o), &self.store.device)?;
-        let lora = Lora::new(&down, &up, branch)?;
-        notes.vars.insert(format!("{name}{LORA_DOWN}"), down);
-        notes.vars.insert(format!("{name}{LORA_UP}"), up);
-        Ok(layer.with_lora(lora))
+        for wanted in (adapters.choose)(name) {
+            let set = wanted.set;
+            let noise = notes.adapter_noise.entry(set).or_insert_with(|| {
+                let mut noise = NoiseStream::new(adapters.seed, Purpose::Init);
+                noise.seek((set as u64) << ROOM_OF_A_SET);
+                noise
+            });
+            let (down, up) = starting_values(noise, wanted.rank, (i, o), &self.store.device)?;
+            layer = layer.with_lora(Lora::new(&down, &up, wanted.branch)?);
+            for (factor, var) in [(Factor::Down, down), (Factor::Up, up)] {
+                let layer = name;
+                let name = AdapterName { layer, set, factor };
+                notes.vars.insert(name.to_string(), var);
+            }
+        }
+        Ok(layer)
     }
 
     /// A convolution, `{name}.weight [o, i, k, k]` and `{name}.bias [o]`.

@@ -21,7 +21,7 @@ pub struct Linear {
     width: usize,
     /// For a layer with nothing to train.
     frozen: Option<Frozen>,
-    lora: Option<Box<Lora>>,
+    loras: Vec<Lora>,
 }
 
 /// Weight and bias as the kernels want them.
@@ -71,17 +71,15 @@ impl Linear {
             out,
             width,
             frozen,
-            lora: None,
+            loras: Vec::new(),
         })
     }
 
-    /// The layer with an adapter beside it: `y = x Wᵀ + b + scale · up(down(x))`.
+    /// The layer with one adapter more beside it: `y = x Wᵀ + b + Σ scale · up(down(x))`.
     #[must_use]
-    pub fn with_lora(self, lora: Lora) -> Self {
-        Self {
-            lora: Some(Box::new(lora)),
-            ..self
-        }
+    pub fn with_lora(mut self, lora: Lora) -> Self {
+        self.loras.push(lora);
+        self
     }
 
     /// Shape: `[.., i]` to `[.., o]`, any number of leading axes, contiguous or not. The result has the type of
@@ -98,10 +96,7 @@ impl Linear {
             );
         }
         let y = self.plain(x)?;
-        match &self.lora {
-            Some(lora) => lora.add_to(y, x),
-            None => Ok(y),
-        }
+        self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {

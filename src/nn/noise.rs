@@ -25,6 +25,8 @@ pub enum Purpose {
     Frame = 7,
     /// Dropout masks.
     Dropout = 8,
+    /// The order in which several clips are taken.
+    Clip = 9,
 }
 
 /// A repeatable stream of random numbers: Philox4x32 with ten rounds over a block counter.

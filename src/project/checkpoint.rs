@@ -24,6 +24,9 @@ pub struct CheckpointState {
     /// Updates of the single-frame pass, for methods that have one.
     #[serde(default)]
     pub spatial_updates: u32,
+    /// Updates of the single-frame pass of the second clip and every further one, where each has weights of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_spatial_updates: Vec<u32>,
     /// Position of the stream that draws timesteps.
     pub timestep_stream: u64,
     /// Position of the stream that draws noise.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::atomic::write_atomic;
 use super::error::ProjectError;
 
-/// Layout version of a project file.
-const FORMAT: u32 = 1;
+/// Newest layout version of a project file. Projects with one clip are written as version 1, which older programs read.
+const FORMAT: u32 = 2;
 /// A project file is a page of text; more is something else.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -21,6 +21,9 @@ pub struct Project<S> {
     /// The clip; none is the one that comes with the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
+    /// Further clips of the same motion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_clips: Vec<MoreClip>,
     /// Model folder; none is the built-in model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
@@ -33,6 +36,16 @@ pub struct Project<S> {
     pub runs: Vec<PathBuf>,
     /// Settings of the transfer.
     pub settings: S,
+}
+
+/// Another clip of the same motion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreClip {
+    /// The film.
+    pub path: PathBuf,
+    /// What it shows, in words.
+    pub subject: String,
 }
 
 #[derive(Serialize)]
@@ -58,7 +71,11 @@ impl<S: Serialize + DeserializeOwned> Project<S> {
     /// [`ProjectError::Io`]; [`ProjectError::Damaged`] for a path that cannot be written as text.
     pub fn write(&self, path: &Path) -> Result<(), ProjectError> {
         let written = Written {
-            format: FORMAT,
+            format: if self.more_clips.is_empty() {
+                1
+            } else {
+                FORMAT
+            },
             project: self,
         };
         let text =
@@ -101,8 +118,9 @@ mod tests {
     fn a_project_comes_back_as_it_was_written() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("dance.toml");
-        let project = Project {
+        let mut project = Project {
             clip: Some("/films/dance.mp4".into()),
+            more_clips: Vec::new(),
             model: None,
             subject: "a dancer".to_owned(),
             prompt: "a \"bear\"".to_owned(),
@@ -111,6 +129,19 @@ mod tests {
         };
         project.write(&path).unwrap();
         assert_eq!(Project::<u32>::read(&path).unwrap(), project);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("format = 1\n") && !text.contains("more_clips"),
+            "programs that know one clip read it: {text}"
+        );
+        project.more_clips.push(MoreClip {
+            path: "/films/waltz.mp4".into(),
+            subject: "two dancers".to_owned(),
+        });
+        project.write(&path).unwrap();
+        assert_eq!(Project::<u32>::read(&path).unwrap(), project);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("format = 2\n"), "{text}");
     }
 
     #[test]

@@ -22,8 +22,8 @@ mod tensors;
 
 pub use atomic::{free_name, write_atomic};
 pub use checkpoint::{Checkpoint, CheckpointState, LiveSettings};
-pub use document::Project;
+pub use document::{MoreClip, Project};
 pub use error::ProjectError;
-pub use record::{Change, ClipRecord, ModelRecord, Recipe, RunRecord};
-pub use run::{RUN_FORMAT, RunFolder, default_runs_dir};
+pub use record::{Change, ClipRecord, ModelRecord, MoreClipRecord, Recipe, RunRecord};
+pub use run::{RunFolder, default_runs_dir, run_format};
 pub use tensors::{PlainTensor, TensorFile, sha256_hex};

@@ -11,13 +11,16 @@ pub struct RunRecord<S> {
     pub format: u32,
     /// Version of the program that made the run.
     pub program: String,
-    /// What the clip shows, in words.
+    /// What the clip shows, in words; of several clips this is the first one.
     pub subject: String,
     /// What the result shall show; a run that only trains has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// The clip as it was used.
+    /// The clip as it was used; of several clips this is the first one.
     pub clip: ClipRecord,
+    /// Further clips of the same motion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_clips: Vec<MoreClipRecord>,
     /// The model that was trained.
     pub model: ModelRecord,
     /// Settings at the start.
@@ -25,6 +28,32 @@ pub struct RunRecord<S> {
     /// What was changed while the run went on, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
+}
+
+impl<S> RunRecord<S> {
+    /// How many clips the run learns from.
+    #[must_use]
+    pub fn clips(&self) -> usize {
+        1 + self.more_clips.len()
+    }
+
+    /// Words and record of a clip by its number, from 0; the first one's where there is no such clip.
+    #[must_use]
+    pub fn clip(&self, index: usize) -> (&str, &ClipRecord) {
+        match index.checked_sub(1).and_then(|at| self.more_clips.get(at)) {
+            Some(more) => (&more.subject, &more.clip),
+            None => (&self.subject, &self.clip),
+        }
+    }
+}
+
+/// Another clip of the same motion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoreClipRecord {
+    /// What it shows, in words.
+    pub subject: String,
+    /// The clip as it was used.
+    pub clip: ClipRecord,
 }
 
 /// The clip as the run used it. The latents themselves are in the run's cache.
@@ -82,8 +111,11 @@ pub struct Recipe<S> {
     pub prompt: String,
     /// Seed of all noise.
     pub seed: u64,
-    /// The clip whose motion it has.
+    /// The clip whose motion it has; of several clips this is the first one.
     pub clip: Option<ClipRecord>,
+    /// Further clips of the same motion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_clips: Vec<MoreClipRecord>,
     /// The model's name.
     pub model_name: String,
     /// SHA-256 of the model's weight files, by their path inside the model.

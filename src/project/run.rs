@@ -19,8 +19,15 @@ const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
 /// Folders of a run.
 const PARTS: [&str; 4] = ["checkpoints", "samples", "cache", "final"];
-/// Layout version of `run.toml`.
-pub const RUN_FORMAT: u32 = 1;
+/// Newest layout version of `run.toml`.
+const RUN_FORMAT: u32 = 2;
+
+/// Layout version of the `run.toml` of a run with this many clips. Programs that know one clip only must refuse a run with
+/// several instead of going on with the first, so several are another version; one clip is written as it always was.
+#[must_use]
+pub fn run_format(clips: usize) -> u32 {
+    if clips > 1 { RUN_FORMAT } else { 1 }
+}
 
 /// An open run folder. The lock is released when this is dropped, also after a crash.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use crate::methods::{Method, Tuning};
+use crate::methods::{Method, Strength, Tuning};
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
@@ -44,6 +44,13 @@ pub struct TransferConfig {
     /// MotionDirector: share of the adapters' output that is left out while training, 0 to below 1
     #[arg(long, default_value_t = 0.1, help_heading = "Training")]
     pub lora_dropout: f64,
+    /// MotionDirector: dropout ends after this many steps; in the authors' code the first validation ends it [default: never]
+    #[arg(long, value_name = "STEPS", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_until: Option<u32>,
+    /// MotionDirector with several clips: one set of spatial adapters for all, instead of one for each
+    #[arg(long, help_heading = "Training")]
+    pub single_spatial_lora: bool,
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
@@ -123,7 +130,7 @@ pub struct TransferConfig {
     /// Frames per second taken from the clip [default: spread over the whole clip]
     #[arg(long, help_heading = "Clip")]
     pub fps: Option<f64>,
-    /// Where in the clip to begin, in seconds
+    /// Where in the clip to begin, in seconds; of several clips this is the first one
     #[arg(long, default_value_t = 0.0, help_heading = "Clip")]
     pub start_secs: f64,
 
@@ -145,6 +152,14 @@ pub struct TransferConfig {
     /// Share p of the inverted clip with `--start mixed`: sqrt(p) inverted + sqrt(1 - p) noise
     #[arg(long, default_value_t = 0.5, help_heading = "Sampling")]
     pub noise_prior: f64,
+    /// Which of several clips samples begin from, from 1; with `--spatial-scale` it is this one's look that is kept
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 1,
+        help_heading = "Sampling"
+    )]
+    pub inverted_clip: usize,
     /// Words used while inverting the clip
     #[arg(long, value_enum, default_value = "empty", help_heading = "Sampling")]
     pub inversion_prompt: InversionPrompt,
@@ -166,6 +181,9 @@ pub struct TransferConfig {
     )]
     pub negative_prompt: String,
 
+    /// MotionDirector: how strongly the learned motion acts in samples
+    #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
+    pub lora_scale: f64,
     /// MotionDirector: how much of the clip's look is kept in samples, 0 for none
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]
     pub spatial_scale: f64,
@@ -384,13 +402,43 @@ impl TransferConfig {
             .unwrap_or_else(|| taken_fps.max(WATCHABLE_FPS))
     }
 
-    /// What the method needs to know to prepare a network.
+    /// What the method needs to know to prepare a network for this many clips.
     #[must_use]
-    pub fn tuning(&self) -> Tuning {
+    pub fn tuning(&self, clips: usize) -> Tuning {
+        let spatial_sets = if self.single_spatial_lora { 1 } else { clips };
         Tuning {
             rank: self.rank,
             seed: self.seed,
+            spatial_sets: spatial_sets.max(1),
         }
+    }
+
+    /// How strongly adapters act in samples.
+    #[must_use]
+    pub fn strength(&self) -> Strength {
+        Strength {
+            motion: self.lora_scale,
+            look: self.spatial_scale,
+            clip: self.inverted_clip.saturating_sub(1),
+        }
+    }
+
+    /// Checks what depends on how many clips there are.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] when `--inverted-clip` names none of them.
+    pub fn check_for_clips(&self, clips: usize) -> Result<(), TrainError> {
+        if (1..=clips).contains(&self.inverted_clip) {
+            return Ok(());
+        }
+        let clips = match clips {
+            1 => "there is one clip".to_owned(),
+            more => format!("there are {more} clips, 1 to {more}"),
+        };
+        Err(TrainError::Setting(format!(
+            "--inverted-clip is {}, but {clips}",
+            self.inverted_clip
+        )))
     }
 
     /// Checks every number against its range.
@@ -433,6 +481,7 @@ impl TransferConfig {
             (0.0..1.0).contains(&self.lora_dropout),
             "0 to below 1",
         )?;
+        at_least_0("--lora-scale", self.lora_scale)?;
         at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
         if let Some(fps) = self.play_fps {

@@ -38,6 +38,12 @@ pub enum TrainError {
         /// The method's name.
         method: String,
     },
+    /// The clips do not belong together.
+    #[error("{why}")]
+    Clips {
+        /// What is wrong with them.
+        why: String,
+    },
     /// A checkpoint does not belong to this model.
     #[error("the checkpoint does not fit the model: {detail}")]
     Mismatch {

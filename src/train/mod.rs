@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod items;
 mod objective;
 mod optim;
 mod part;
@@ -13,6 +14,7 @@ pub use config::{
     default_levels, explicit_over_preset,
 };
 pub use error::TrainError;
+pub use items::Item;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
 pub use state::{plain_from_tensor, tensor_from_plain};

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, Var};
 
 use super::error::TrainError;
 use super::optim::{AdamW, AdamWConfig, clip_coefficient};
-use crate::models::LORA_DOWN;
+use crate::models::{AdapterName, Factor};
 
 /// Variables by state-dict name with the optimiser that moves them.
 pub(super) struct Part {
@@ -79,10 +79,10 @@ impl Part {
     /// the upper factor, which starts at zero, has moved.
     fn dead(&self, norms: &BTreeMap<String, f64>) -> Vec<String> {
         let updates = self.optimizer.updates();
-        let due = |name: &str| match name.ends_with(LORA_DOWN) {
-            true => updates == 1,
-            false => updates == 0,
+        let is_lower = |name: &str| {
+            AdapterName::parse(name).is_some_and(|adapter| adapter.factor == Factor::Down)
         };
+        let due = |name: &str| updates == u32::from(is_lower(name));
         self.vars
             .keys()
             .filter(|name| due(name) && norms.get(*name).is_none_or(|norm| *norm == 0.0))

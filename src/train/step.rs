@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::config::TransferConfig;
 use super::error::TrainError;
+use super::items::{Item, Items};
 use super::objective::{Batch, Objective, Terms, losses, spatial_loss};
 use super::part::{Part, Rate, Refused, total_norm};
 use super::state::{file_from_tensors, tensor_from_plain};
 use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
 use crate::methods::{Branches, Tuned};
-use crate::models::{LORA_DOWN, LORA_UP, UNet3DConditionModel};
+use crate::models::AdapterName;
 use crate::nn::{Dropout, NoiseStream, Purpose};
 use crate::project::{Checkpoint, CheckpointState, LiveSettings, TensorFile};
 use crate::schedulers::NoiseSchedule;
@@ -24,6 +25,9 @@ pub struct StepStats {
     pub step: u32,
     /// Steps of the whole training.
     pub steps: u32,
+    /// Which clip the step learned from, from 0; always 0 where there is one.
+    #[serde(default)]
+    pub clip: usize,
     /// Diffusion timestep of this step.
     pub timestep: u32,
     /// The method's own loss.
@@ -47,20 +51,19 @@ pub struct StepStats {
     pub learning_rate: f64,
 }
 
-/// A model being trained on one clip.
+/// A model being trained on one clip, or on several of the same motion.
 pub struct Trainer {
     config: TransferConfig,
     live: LiveSettings,
     tuned: Tuned,
     /// What the loss of the whole clip moves.
     main: Part,
-    /// What MotionDirector's single-frame pass moves.
-    spatial: Option<Part>,
-    /// Whether this step has had its single-frame pass.
-    spatial_acts: bool,
+    /// What MotionDirector's single-frame pass moves: a part for each clip, or one for all.
+    spatial: Vec<Part>,
+    /// The spatial set that had its single-frame pass in this step.
+    spatial_acts: Option<usize>,
     objective: Objective,
-    v0: Tensor,
-    text: Tensor,
+    items: Items,
     timesteps: NoiseStream,
     noise: NoiseStream,
     frames: NoiseStream,
@@ -71,38 +74,40 @@ pub struct Trainer {
 impl Trainer {
     /// A trainer at step 0.
     ///
-    /// Shape: `v0` `[1, c, f, h, w]` latents times the VAE's scaling factor; `text` `[1, n, d]`.
-    ///
     /// # Errors
-    /// [`TrainError::NothingToTrain`], or when the clip does not fit the settings.
+    /// [`TrainError::NothingToTrain`], [`TrainError::Clips`], or when the clips do not fit the settings.
     pub fn new(
         config: &TransferConfig,
         tuned: Tuned,
         schedule: NoiseSchedule,
-        v0: &Tensor,
-        text: &Tensor,
+        items: Vec<Item>,
     ) -> Result<Self, TrainError> {
-        let (spatial, main): (BTreeMap<_, _>, BTreeMap<_, _>) = tuned
-            .vars
-            .clone()
-            .into_iter()
-            .partition(|(name, _)| tuned.branches.is_some() && is_spatial(name));
+        let items = Items::new(items, config.method, config.seed)?;
+        let sets = tuned.branches.as_ref().map_or(0, |b| b.spatial.len());
+        let mut spatial = vec![BTreeMap::new(); sets];
+        let mut main = BTreeMap::new();
+        for (name, var) in &tuned.vars {
+            let part = match spatial_set(name).and_then(|set| spatial.get_mut(set)) {
+                Some(set) => set,
+                None => &mut main,
+            };
+            part.insert(name.clone(), var.clone());
+        }
         if main.is_empty() {
             let method = format!("{:?}", config.method);
             return Err(TrainError::NothingToTrain { method });
         }
-        let objective = Objective::new(config, schedule, v0)
+        let objective = Objective::new(config, schedule, &items.first().v0)
             .map_err(TrainError::during("preparing the loss"))?;
         let part = |vars| Part::new(vars, config.weight_decay);
         Ok(Self {
             live: config.live(),
             tuned,
             main: part(main),
-            spatial: (!spatial.is_empty()).then(|| part(spatial)),
-            spatial_acts: false,
+            spatial: spatial.into_iter().map(part).collect(),
+            spatial_acts: None,
             objective,
-            v0: v0.detach(),
-            text: text.detach(),
+            items,
             timesteps: NoiseStream::new(config.seed, Purpose::Timestep),
             noise: NoiseStream::new(config.seed, Purpose::Noise),
             frames: NoiseStream::new(config.seed, Purpose::Frame),
@@ -124,11 +129,10 @@ impl Trainer {
         self.step >= self.config.steps
     }
 
-    /// The network as trained so far, its adapters switched for sampling.
+    /// The network as trained so far; whoever samples with it switches its adapters.
     #[must_use]
-    pub fn unet(&self) -> &UNet3DConditionModel {
-        self.tuned.set_for_sampling(self.config.spatial_scale);
-        &self.tuned.unet
+    pub fn tuned(&self) -> &Tuned {
+        &self.tuned
     }
 
     /// The settings as they stand after live changes.
@@ -155,7 +159,7 @@ impl Trainer {
         .check()?;
         if live.delta.to_bits() != self.live.delta.to_bits() {
             self.objective
-                .set_delta(&self.config, live.delta, self.v0.device())
+                .set_delta(&self.config, live.delta, self.items.device())
                 .map_err(TrainError::during("changing the low-frequency bias"))?;
         }
         self.objective.lambda_g = live.lambda_g;
@@ -170,23 +174,32 @@ impl Trainer {
     /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights of that pass as they were;
     /// [`TrainError::Dead`] on the first steps when a trainable tensor gets no gradient.
     pub fn step(&mut self) -> Result<StepStats, TrainError> {
-        let batch = self.draw().map_err(TrainError::during("drawing noise"))?;
+        let clip = self.items.of_step(self.step);
+        let batch = self
+            .draw(clip)
+            .map_err(TrainError::during("drawing noise"))?;
         self.grad_norms.clear();
-        let spatial = self.spatial_pass(&batch)?;
-        let mut stats = self.step_on(&batch)?;
-        stats.spatial = spatial;
-        Ok(stats)
+        let spatial = self.spatial_pass(clip, &batch)?;
+        let stats = self.step_on(&batch)?;
+        Ok(StepStats {
+            clip,
+            spatial,
+            ..stats
+        })
     }
 
-    /// One step on noise and timesteps of the caller's, without a single-frame pass.
+    /// One step on a clip, noise and timesteps of the caller's, without a single-frame pass.
     ///
     /// # Errors
     /// As [`Self::step`].
     pub fn step_on(&mut self, batch: &Batch) -> Result<StepStats, TrainError> {
         let t = batch.t.first().copied().unwrap_or_default();
-        if let Some(Branches { spatial, temporal }) = &self.tuned.branches {
-            temporal.set(1.0, true, self.dropout(1));
-            spatial.set(f64::from(self.spatial_acts), false, self.dropout(2));
+        if let Some(branches) = &self.tuned.branches {
+            branches.rest();
+            branches.temporal.set(1.0, true, self.dropout(1));
+            if let Some(set) = self.spatial_acts.and_then(|set| branches.spatial.get(set)) {
+                set.set(1.0, false, self.dropout(2));
+            }
         }
         let terms = losses(&self.tuned.unet, batch, &self.objective)
             .map_err(TrainError::during("the forward pass"))?;
@@ -198,42 +211,56 @@ impl Trainer {
         let norms = learned.map_err(|refused| self.refused(refused, t))?;
         stats.grad_norm = total_norm(&norms);
         self.grad_norms.extend(norms);
-        self.spatial_acts = false;
+        self.spatial_acts = None;
         self.step += 1;
         Ok(stats)
     }
 
-    /// MotionDirector's pass over one frame of the batch, in four steps of five: the spatial adapters learn what the clip
-    /// looks like, and then act in the pass over the whole clip, so that the temporal ones need not learn it.
+    /// MotionDirector's pass over one frame of the batch, in four steps of five: the spatial adapters of this clip learn what
+    /// it looks like, and then act in the pass over the whole clip, so that the temporal ones, which all clips share, need
+    /// not learn it.
     ///
     /// Unlike the authors' code the spatial adapters move before the other pass looks, which keeps one graph in memory
     /// instead of two.
-    fn spatial_pass(&mut self, batch: &Batch) -> Result<Option<f64>, TrainError> {
-        let (Some(mut part), Some(branches)) = (self.spatial.take(), self.tuned.branches.clone())
-        else {
+    fn spatial_pass(&mut self, clip: usize, batch: &Batch) -> Result<Option<f64>, TrainError> {
+        let Some(branches) = self.tuned.branches.clone() else {
             return Ok(None);
         };
-        let done = self.learn_one_frame(&mut part, &branches, batch);
-        self.spatial = Some(part);
+        let set = branches.set_of(clip);
+        if set >= self.spatial.len() {
+            return Ok(None);
+        }
+        let mut part = self.spatial.swap_remove(set);
+        let done = self.learn_one_frame(&mut part, (&branches, set), batch);
+        // Back to its place: the last part had moved there.
+        self.spatial.push(part);
+        let last = self.spatial.len() - 1;
+        self.spatial.swap(set, last);
         done
     }
 
     fn learn_one_frame(
         &mut self,
         part: &mut Part,
-        branches: &Branches,
+        (branches, set): (&Branches, usize),
         batch: &Batch,
     ) -> Result<Option<f64>, TrainError> {
         let t = batch.t.first().copied().unwrap_or_default();
-        let count = u32::try_from(self.v0.dims()[2]).unwrap_or(u32::MAX);
+        let frames = batch
+            .v0
+            .dim(2)
+            .map_err(TrainError::during("the single-frame pass"))?;
+        let count = u32::try_from(frames).unwrap_or(u32::MAX);
         // Both are drawn in every step, so that the stream's position follows from the step.
         let skipped = self.frames.below(SPATIAL_PASS_SKIPPED_ONCE_IN) == 0;
         let frame = self.frames.below(count) as usize;
         if skipped {
             return Ok(None);
         }
-        branches.temporal.set(0.0, false, None);
-        branches.spatial.set(1.0, true, self.dropout(0));
+        branches.rest();
+        if let Some(set) = branches.spatial.get(set) {
+            set.set(1.0, true, self.dropout(0));
+        }
         let loss = spatial_loss(&self.tuned.unet, batch, frame, self.objective.schedule())
             .map_err(TrainError::during("the single-frame pass"))?;
         let value = loss
@@ -245,7 +272,7 @@ impl Trainer {
         let learned = part.learn(&loss, self.rate());
         let norms = learned.map_err(|refused| self.refused(refused, t))?;
         self.grad_norms.extend(norms);
-        self.spatial_acts = true;
+        self.spatial_acts = Some(set);
         Ok(Some(f64::from(value)))
     }
 
@@ -259,34 +286,34 @@ impl Trainer {
     /// Dropout of a pass of this step. Each has its own place in the stream, so that a resumed run drops the same numbers.
     fn dropout(&self, pass: u64) -> Option<Dropout> {
         let probability = self.config.lora_dropout;
-        (probability > 0.0).then(|| {
+        let ended = |until| self.step >= until;
+        (probability > 0.0 && !self.config.dropout_until.is_some_and(ended)).then(|| {
             let mut stream = NoiseStream::new(self.config.seed, Purpose::Dropout);
             stream.seek((u64::from(self.step) << 34) | (pass << 32));
             Dropout::new(probability, stream)
         })
     }
 
-    fn draw(&mut self) -> candle_core::Result<Batch> {
+    fn draw(&mut self, clip: usize) -> candle_core::Result<Batch> {
+        let Item { v0, text } = self.items.get(clip);
         let levels = u32::try_from(self.objective.schedule().levels()).unwrap_or(u32::MAX);
         let (from, to) = self.config.timestep_range(levels);
-        let batch = self.v0.dim(0)?;
+        let batch = v0.dim(0)?;
         let t = (0..batch)
             .map(|_| from + self.timesteps.below(to - from))
             .collect();
-        let eps = self
-            .noise
-            .normal(self.v0.shape(), DType::F32, self.v0.device())?;
+        let eps = self.noise.normal(v0.shape(), DType::F32, v0.device())?;
         let anchor = match &self.tuned.branches {
             Some(_) => self
                 .frames
-                .below(u32::try_from(self.v0.dim(2)?).unwrap_or(u32::MAX)),
+                .below(u32::try_from(v0.dim(2)?).unwrap_or(u32::MAX)),
             None => 0,
         };
         Ok(Batch {
-            v0: self.v0.clone(),
+            v0: v0.clone(),
             eps,
             t,
-            text: self.text.clone(),
+            text: text.clone(),
             anchor: anchor as usize,
         })
     }
@@ -297,6 +324,7 @@ impl Trainer {
         Ok(StepStats {
             step: self.step + 1,
             steps: self.config.steps,
+            clip: 0,
             timestep,
             base: number(&terms.base)?,
             spatial: None,
@@ -361,19 +389,18 @@ impl Trainer {
     /// When the device cannot be read.
     pub fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
         let mut moments = self.main.optimizer.state();
-        if let Some(part) = &self.spatial {
+        for part in &self.spatial {
             moments.extend(part.optimizer.state());
         }
+        let mut spatial_updates = self.spatial.iter().map(|part| part.optimizer.updates());
         let optimizer = file_from_tensors(&moments, String::new())
             .map_err(TrainError::during("reading the optimiser"))?;
         Ok(Checkpoint {
             state: CheckpointState {
                 step: self.step,
                 updates: self.main.optimizer.updates(),
-                spatial_updates: self
-                    .spatial
-                    .as_ref()
-                    .map_or(0, |part| part.optimizer.updates()),
+                spatial_updates: spatial_updates.next().unwrap_or(0),
+                more_spatial_updates: spatial_updates.collect(),
                 timestep_stream: self.timesteps.position(),
                 noise_stream: self.noise.position(),
                 frame_stream: self.frames.position(),
@@ -390,39 +417,50 @@ impl Trainer {
     /// [`TrainError::Mismatch`] when it belongs to another model.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         load_weights(&self.tuned.vars, &checkpoint.weights)?;
-        let device = self.v0.device().clone();
-        let (mut main, mut spatial) = (BTreeMap::new(), BTreeMap::new());
+        let state = &checkpoint.state;
+        let sets = self.spatial.len();
+        if state.more_spatial_updates.len() + 1 != sets.max(1) {
+            let detail = format!(
+                "it has {} sets of spatial adapters instead of {sets}",
+                state.more_spatial_updates.len() + 1
+            );
+            return Err(TrainError::Mismatch { detail });
+        }
+        let device = self.items.device().clone();
+        let mut main = BTreeMap::new();
+        let mut spatial = vec![BTreeMap::new(); sets];
         for (name, plain) in &checkpoint.optimizer.tensors {
             let tensor = tensor_from_plain(plain, &device)
                 .map_err(TrainError::during("reading the optimiser"))?;
             let var = name
                 .strip_suffix(".exp_avg")
                 .or_else(|| name.strip_suffix(".exp_avg_sq"));
-            let into = match var.is_some_and(|var| self.main.vars.contains_key(var)) {
-                true => &mut main,
-                false => &mut spatial,
+            let has = |part: &Part| var.is_some_and(|var| part.vars.contains_key(var));
+            let into = match self.spatial.iter().position(has) {
+                Some(set) => &mut spatial[set],
+                None => &mut main,
             };
             into.insert(name.clone(), tensor);
         }
-        self.main.optimizer.restore(checkpoint.state.updates, &main);
-        if let Some(part) = &mut self.spatial {
-            part.optimizer
-                .restore(checkpoint.state.spatial_updates, &spatial);
+        self.main.optimizer.restore(state.updates, &main);
+        let updates = std::iter::once(state.spatial_updates)
+            .chain(state.more_spatial_updates.iter().copied());
+        for ((part, moments), updates) in self.spatial.iter_mut().zip(&spatial).zip(updates) {
+            part.optimizer.restore(updates, moments);
         }
-        self.timesteps.seek(checkpoint.state.timestep_stream);
-        self.noise.seek(checkpoint.state.noise_stream);
-        self.frames.seek(checkpoint.state.frame_stream);
-        self.step = checkpoint.state.step;
-        self.set_live(checkpoint.state.live)
+        self.timesteps.seek(state.timestep_stream);
+        self.noise.seek(state.noise_stream);
+        self.frames.seek(state.frame_stream);
+        self.step = state.step;
+        self.set_live(state.live)
     }
 }
 
-/// Whether this variable of an adapter learns in the single-frame pass.
-fn is_spatial(name: &str) -> bool {
-    let layer = name
-        .strip_suffix(LORA_DOWN)
-        .or_else(|| name.strip_suffix(LORA_UP));
-    layer.and_then(motion_director::part_of) == Some(motion_director::Part::Spatial)
+/// The set whose single-frame pass moves this variable; none for the weights that the pass over the whole clip moves.
+fn spatial_set(name: &str) -> Option<usize> {
+    let adapter = AdapterName::parse(name)?;
+    let part = motion_director::part_of(adapter.layer);
+    (part == Some(motion_director::Part::Spatial)).then_some(adapter.set)
 }
 
 /// Sets every variable to the tensor of its name.

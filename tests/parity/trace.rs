@@ -7,7 +7,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
 use spectral_motion::methods::motion_director::{self, Part};
-use spectral_motion::models::{Adapters, LORA_DOWN, LORA_UP, ModelFolder, UNet3DConditionModel};
+use spectral_motion::models::{
+    Adapter, AdapterName, Adapters, Factor, ModelFolder, UNet3DConditionModel,
+};
 use spectral_motion::nn::Branch;
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, MotionLossConfig, Residual, SpectralLoss};
@@ -52,10 +54,14 @@ impl Host {
                 &|weights| {
                     weights.set_adapters(Adapters {
                         choose: Box::new(|layer| {
-                            let part = motion_director::part_of(layer);
-                            (part == Some(Part::Temporal)).then(Branch::default)
+                            let temporal = motion_director::part_of(layer) == Some(Part::Temporal);
+                            let adapter = temporal.then(|| Adapter {
+                                branch: Branch::default(),
+                                set: 0,
+                                rank: RANK,
+                            });
+                            adapter.into_iter().collect()
                         }),
-                        rank: RANK,
                         seed: 1,
                     });
                 },
@@ -63,9 +69,10 @@ impl Host {
             )
             .unwrap();
         let named = vars.into_iter().map(|(name, var)| {
-            let name = match name.strip_suffix(LORA_DOWN) {
-                Some(layer) => format!("{layer}.down"),
-                None => format!("{}.up", name.strip_suffix(LORA_UP).unwrap()),
+            let adapter = AdapterName::parse(&name).unwrap();
+            let name = match adapter.factor {
+                Factor::Down => format!("{}.down", adapter.layer),
+                Factor::Up => format!("{}.up", adapter.layer),
             };
             var.set(&golden[&format!("init.{name}")]).unwrap();
             (name, var)

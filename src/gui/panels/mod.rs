@@ -1,6 +1,7 @@
 //! The panes. Each one is a function that draws the window's state and asks for commands.
 
 pub mod bar;
+mod clips;
 pub mod drop;
 mod icon;
 mod method;

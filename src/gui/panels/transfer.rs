@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use eframe::egui;
 
+use super::clips::more_clips_ui;
 use super::method;
 use super::settings::{about, clip_ui, spectral_ui, training_ui};
 use crate::gui::app::App;
@@ -49,6 +50,7 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
         "Leave place and style out. The built-in model knows circles, squares, triangles and stars in plain colours.",
         "",
     ));
+    more_clips_ui(app, ui);
     let label = ui.label("New subject");
     let field = egui::TextEdit::multiline(&mut app.document.prompt)
         .hint_text("a yellow star on a blue plain background")
@@ -162,6 +164,7 @@ fn with_clip_of(preset: TransferConfig, now: &TransferConfig) -> TransferConfig 
         start_secs: now.start_secs,
         fit: now.fit,
         loop_short: now.loop_short,
+        inverted_clip: now.inverted_clip,
         negative_prompt: now.negative_prompt.clone(),
         seed: now.seed,
         preview_every: now.preview_every,
