@@ -15,6 +15,7 @@
 )]
 
 mod architecture;
+mod checkpointing;
 mod cli;
 mod common;
 mod gradients;
@@ -27,6 +28,7 @@ mod methods;
 mod models;
 mod nn;
 mod parity;
+mod precision;
 mod schedulers;
 #[cfg(feature = "gui")]
 mod shaders;

@@ -6,7 +6,7 @@ pub mod vmc;
 
 use serde::{Deserialize, Serialize};
 
-pub use tuned::{Branches, Tuned, Tuning};
+pub use tuned::{Branches, Precision, Tuned, Tuning};
 
 /// A fine-tuning method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

@@ -2,12 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
+use serde::{Deserialize, Serialize};
 
 use super::Method;
 use super::motion_director::{self, Part};
-use crate::models::{Adapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel};
+use crate::models::{
+    Adapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel, Weights,
+};
 use crate::nn::Branch;
+
+/// Number type of a network's frozen weights and of its activations. What learns is f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// What suits the device: f32 on the processor, bf16 on a graphics card that has it
+    #[default]
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits: half the memory for the weights; slower on the processor, which computes in 32 bits
+    F16,
+}
+
+impl Precision {
+    /// The number type on this device.
+    #[must_use]
+    pub fn dtype(self, device: &Device) -> DType {
+        match self {
+            Self::Auto => device.bf16_default_to_f32(),
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
 
 /// What a method needs to know to prepare a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +44,8 @@ pub struct Tuning {
     pub rank: usize,
     /// Seed of their starting values.
     pub seed: u64,
+    /// Number type of what does not learn.
+    pub precision: Precision,
 }
 
 /// The two sets of adapters of MotionDirector.
@@ -69,14 +99,16 @@ impl Method {
         tuning: Tuning,
         device: &Device,
     ) -> Result<Tuned, ModelError> {
+        let dtype = tuning.precision.dtype(device);
         match self {
             Self::Vmc => {
-                let (unet, vars) = folder.load_unet(&|name| self.trains(name), device)?;
+                let prepare = |weights: &Weights| weights.set_trainable(&|name| self.trains(name));
+                let (unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
                 Ok(Tuned::plain(unet, vars))
             }
             Self::MotionDirector => {
                 let branches = Branches::default();
-                let prepare = |weights: &crate::models::Weights| {
+                let prepare = |weights: &Weights| {
                     let branches = branches.clone();
                     weights.set_adapters(Adapters {
                         choose: Box::new(move |layer| {
@@ -89,7 +121,7 @@ impl Method {
                         seed: tuning.seed,
                     });
                 };
-                let (mut unet, vars) = folder.load_tuned_unet(&prepare, device)?;
+                let (mut unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
                 // The spatial pass sees one frame, which goes past the temporal layers.
                 unet.single_frame = SingleFrame::SkipTemporal;
                 Ok(Tuned {

@@ -5,6 +5,7 @@ mod error;
 mod objective;
 mod optim;
 mod part;
+mod scale;
 mod state;
 mod step;
 
@@ -12,6 +13,7 @@ pub use config::{
     FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
     default_levels, explicit_over_preset,
 };
+pub use crate::nn::Checkpointing;
 pub use error::TrainError;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};

@@ -59,6 +59,7 @@ impl Host {
                         seed: 1,
                     });
                 },
+                DType::F32,
                 &device,
             )
             .unwrap();
