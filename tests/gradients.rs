@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use spectral_motion::methods::motion_director::{self, Part};
 use spectral_motion::methods::{Method, Strength, Tuned};
 use spectral_motion::models::{AdapterName, Factor, ModelFolder, UNet3DConditionModel};
-use spectral_motion::nn::{NoiseStream, Purpose};
+use spectral_motion::nn::{NoiseStream, Purpose, Tape};
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::train::{Batch, Item, Objective, TrainError, Trainer, TransferConfig, losses};
 
@@ -75,7 +75,7 @@ fn every_trainable_tensor_gets_a_gradient_from_every_term() {
     );
     let config = TransferConfig::default();
     let objective = Objective::new(&config, micro.schedule, &micro.batch.v0).unwrap();
-    let terms = losses(&micro.unet, &micro.batch, &objective).unwrap();
+    let terms = losses(&micro.unet, &mut Tape::off(), &micro.batch, &objective).unwrap();
     let named = [
         ("base", &terms.base),
         ("global", &terms.global),
@@ -104,7 +104,7 @@ fn terms_without_weight_are_told_and_cost_no_gradient() {
         ..TransferConfig::default()
     };
     let objective = Objective::new(&config, micro.schedule, &micro.batch.v0).unwrap();
-    let terms = losses(&micro.unet, &micro.batch, &objective).unwrap();
+    let terms = losses(&micro.unet, &mut Tape::off(), &micro.batch, &objective).unwrap();
     let value = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap();
     assert!(value(&terms.global) > 0.0 && value(&terms.amplitude) > 0.0);
     assert_eq!(value(&terms.total).to_bits(), value(&terms.base).to_bits());

@@ -15,6 +15,7 @@
 )]
 
 mod architecture;
+mod checkpointing;
 mod cli;
 mod clips;
 mod common;
@@ -28,6 +29,7 @@ mod methods;
 mod models;
 mod nn;
 mod parity;
+mod precision;
 mod schedulers;
 #[cfg(feature = "gui")]
 mod shaders;

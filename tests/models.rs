@@ -62,7 +62,7 @@ fn noise(seed: u64, shape: &[usize]) -> Tensor {
 
 /// Weights of any network: random where its configuration alone is known. Norms are near one, matrices keep the size of
 /// what passes through them.
-fn random_weights(asked: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, Tensor> {
+pub fn random_weights(asked: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, Tensor> {
     let one = |(i, (name, shape)): (usize, (&String, &Vec<usize>))| {
         let random = noise(i as u64, shape);
         let tensor = match shape.as_slice() {

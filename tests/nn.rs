@@ -3,6 +3,7 @@
 
 mod attention;
 mod blocks;
+mod checkpoint;
 mod conv;
 mod linear;
 mod noise;

@@ -44,6 +44,9 @@ pub(super) fn train(
         }
         let stats = trainer.step()?;
         run.append_metrics(&stats)?;
+        if let Some(scale) = stats.overflowed {
+            job.emit(Event::Warning(overflow_report(stats.step, scale)));
+        }
         job.set_step(stats.step);
         job.emit_droppable(Event::Step(stats));
         let step = trainer.step_count();
@@ -66,6 +69,16 @@ pub(super) fn train(
     trainer.weights(session.about())?.write(&path)?;
     job.emit(Event::WeightsSaved { path });
     Ok(())
+}
+
+/// A step of half precision that moved nothing. A few at the start are usual.
+fn overflow_report(step: u32, scale: f64) -> Report {
+    Report::new(
+        Area::Run,
+        format!("Step {step} changed nothing: a gradient was too large for 16 bits"),
+    )
+    .because(format!("The loss was scaled up too far; its scale is {scale} now."))
+    .advise("The training goes on by itself. Where it happens all the time, train with --precision f32.")
 }
 
 fn is_due(step: u32, every: u32) -> bool {

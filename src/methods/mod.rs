@@ -8,7 +8,7 @@ pub mod vmc;
 use serde::{Deserialize, Serialize};
 
 pub use saved::{Saved, Shapes};
-pub use tuned::{Branches, Strength, Tuned, Tuning};
+pub use tuned::{Branches, Precision, Strength, Tuned, Tuning};
 
 /// A fine-tuning method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

@@ -100,7 +100,8 @@ impl Saved {
             };
             (Box::new(choose), 0)
         };
-        Tuned::adapted(folder, branches.clone(), adapters, device)
+        let dtype = device.bf16_default_to_f32();
+        Tuned::adapted(folder, branches.clone(), adapters, dtype, device)
     }
 }
 

@@ -2,14 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
+use serde::{Deserialize, Serialize};
 
 use super::Method;
 use super::motion_director::{self, Part};
 use crate::models::{
     Adapter, Adapters, ChooseAdapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel,
+    Weights,
 };
 use crate::nn::Branch;
+
+/// Number type of a network's frozen weights and of its activations. What learns is f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// What suits the device: f32 on the processor, bf16 on a graphics card that has it
+    #[default]
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits: half the memory for the weights; slower on the processor, which computes in 32 bits
+    F16,
+}
+
+impl Precision {
+    /// The number type on this device.
+    #[must_use]
+    pub fn dtype(self, device: &Device) -> DType {
+        match self {
+            Self::Auto => device.bf16_default_to_f32(),
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
 
 /// What a method needs to know to prepare a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +47,8 @@ pub struct Tuning {
     pub seed: u64,
     /// Sets of spatial adapters, at least 1: one for each clip, or one for all of them.
     pub spatial_sets: usize,
+    /// Number type of what does not learn.
+    pub precision: Precision,
 }
 
 /// The sets of adapters of MotionDirector. The temporal ones are shared by all clips.
@@ -116,13 +145,14 @@ impl Tuned {
         folder: &ModelFolder,
         branches: Branches,
         adapters: impl Fn() -> (ChooseAdapters, u64),
+        dtype: DType,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let prepare = |weights: &crate::models::Weights| {
+        let prepare = |weights: &Weights| {
             let (choose, seed) = adapters();
             weights.set_adapters(Adapters { choose, seed });
         };
-        let (mut unet, vars) = folder.load_tuned_unet(&prepare, device)?;
+        let (mut unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
         // The spatial pass sees one frame, which goes past the temporal layers.
         unet.single_frame = SingleFrame::SkipTemporal;
         Ok(Self {
@@ -165,9 +195,11 @@ impl Method {
         tuning: Tuning,
         device: &Device,
     ) -> Result<Tuned, ModelError> {
+        let dtype = tuning.precision.dtype(device);
         match self {
             Self::Vmc => {
-                let (unet, vars) = folder.load_unet(&|name| self.trains(name), device)?;
+                let prepare = |weights: &Weights| weights.set_trainable(&|name| self.trains(name));
+                let (unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
                 Ok(Tuned::plain(unet, vars))
             }
             Self::MotionDirector => {
@@ -178,7 +210,7 @@ impl Method {
                     let choose = move |layer: &str| branches.beside(layer, |_| Some(tuning.rank));
                     (Box::new(choose), tuning.seed)
                 };
-                Tuned::adapted(folder, branches, adapters, device)
+                Tuned::adapted(folder, branches, adapters, dtype, device)
             }
         }
     }

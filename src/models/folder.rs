@@ -154,19 +154,22 @@ impl ModelFolder {
         trainable: &dyn Fn(&str) -> bool,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
-        self.load_tuned_unet(&|weights| weights.set_trainable(trainable), device)
+        let prepare = |weights: &Weights| weights.set_trainable(trainable);
+        self.load_tuned_unet(&prepare, device.bf16_default_to_f32(), device)
     }
 
-    /// Loads the denoising network after `prepare` has said what learns: weights of its own, or adapters beside them.
+    /// Loads the denoising network after `prepare` has said what learns: weights of its own, or adapters beside them. The
+    /// frozen weights are held as `dtype`, in which the network then computes.
     ///
     /// # Errors
     /// As [`Self::load_unet`].
     pub fn load_tuned_unet(
         &self,
         prepare: &dyn Fn(&Weights),
+        dtype: DType,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
-        let weights = self.weights(UNET_WEIGHTS, device.bf16_default_to_f32(), device)?;
+        let weights = self.weights(UNET_WEIGHTS, dtype, device)?;
         prepare(&weights);
         let unet = UNet3DConditionModel::new(&weights, &self.unet)?;
         Ok((unet, weights.trainables()))

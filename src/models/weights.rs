@@ -391,14 +391,8 @@ impl Weights {
         if !notes.trainable.contains(&name) {
             return Ok(Param::frozen(tensor));
         }
-        // Updates of a half-precision weight would be lost to rounding; f64 stays for finite differences.
-        let wide = if tensor.dtype() == DType::F64 {
-            DType::F64
-        } else {
-            DType::F32
-        };
         // A copy, because a variable is overwritten in place and the tensor may belong to the caller.
-        let var = Var::from_tensor(&tensor.to_dtype(wide)?.copy()?)?;
+        let var = Var::from_tensor(&tensor.detach())?;
         let param = Param::trainable(&var);
         notes.vars.insert(name, var);
         Ok(param)
@@ -429,11 +423,15 @@ impl Weights {
             });
             return Ok(None);
         }
+        // Updates of a half-precision weight would be lost to rounding; f64 stays for finite differences.
+        let dtype = if notes.trainable.contains(&name) && store.dtype != DType::F64 {
+            DType::F32
+        } else {
+            store.dtype
+        };
         match entry {
-            Entry::Stored(stored) => stored.read(store.dtype, &store.device).map(Some),
-            Entry::Memory(tensor) => Ok(Some(
-                tensor.to_dtype(store.dtype)?.to_device(&store.device)?,
-            )),
+            Entry::Stored(stored) => stored.read(dtype, &store.device).map(Some),
+            Entry::Memory(tensor) => Ok(Some(tensor.to_dtype(dtype)?.to_device(&store.device)?)),
         }
     }
 }

@@ -107,7 +107,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
     let d = width / heads;
     let split = |x: &Tensor, t: usize| x.reshape((n, t, heads, d))?.transpose(1, 2)?.contiguous();
     let (q, k, v) = (split(q, tq)?, split(k, tk)?, split(v, tk)?);
-    let mut scores = widened(&(q.matmul(&k.t()?)? * (1.0 / (d as f64).sqrt()))?)?;
+    // Scaled before the product: the scores of half precision could overflow.
+    let mut scores = widened(&(&q * (1.0 / (d as f64).sqrt()))?.matmul(&k.t()?)?)?;
     if mask == Mask::Causal {
         let hidden: Vec<f32> = (0..tq)
             .flat_map(|i| (0..tk).map(move |j| if j > i { f32::NEG_INFINITY } else { 0.0 }))

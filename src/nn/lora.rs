@@ -1,13 +1,13 @@
 //! Low-rank adapters beside frozen linear layers (LoRA, arXiv 2106.09685), in groups that are switched together.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Result, Tensor, Var};
 
 use super::linear::Linear;
 use super::noise::NoiseStream;
-use super::param::{Param, grad_enabled};
+use super::param::{Param, training};
 
 /// A group of adapters: how strongly they act, and whether they learn in the pass at hand. Clones share the state.
 #[derive(Clone, Debug)]
@@ -18,10 +18,14 @@ struct State {
     scale: AtomicU64,
     learns: AtomicBool,
     dropout: Mutex<Option<Dropout>>,
+    adapters: AtomicU32,
 }
 
 /// Dropout on what the adapters of a branch add: each number is left out with a probability, the others are enlarged so
 /// that the expected sum stays.
+///
+/// The mask of an adapter follows from the place of the stream and the adapter's number, not from what ran before: a
+/// pass that is computed again (see [`super::Tape`]) drops the same numbers.
 #[derive(Clone, Debug)]
 pub struct Dropout {
     probability: f64,
@@ -38,10 +42,9 @@ impl Dropout {
         }
     }
 
-    fn apply(&mut self, x: &Tensor) -> Result<Tensor> {
-        let mask = self
-            .stream
-            .chance(x.shape(), 1.0 - self.probability, x.device())?;
+    fn apply(&self, x: &Tensor, adapter: u32) -> Result<Tensor> {
+        let mut stream = self.stream.lane(adapter);
+        let mask = stream.chance(x.shape(), 1.0 - self.probability, x.device())?;
         let keep = mask.affine(1.0 / (1.0 - self.probability), 0.0)?;
         x.mul(&keep.to_dtype(x.dtype())?)
     }
@@ -54,6 +57,7 @@ impl Default for Branch {
             scale: AtomicU64::new(1.0f64.to_bits()),
             learns: AtomicBool::new(true),
             dropout: Mutex::new(None),
+            adapters: AtomicU32::new(0),
         }))
     }
 }
@@ -82,16 +86,21 @@ impl Branch {
             .unwrap_or_else(PoisonError::into_inner) = dropout;
     }
 
-    fn drop_some(&self, x: Tensor) -> Result<Tensor> {
-        let mut dropout = self
+    fn drop_some(&self, x: Tensor, adapter: u32) -> Result<Tensor> {
+        let dropout = self
             .0
             .dropout
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match dropout.as_mut() {
-            Some(dropout) if dropout.probability > 0.0 && grad_enabled() => dropout.apply(&x),
+        match dropout.as_ref() {
+            Some(dropout) if dropout.probability > 0.0 && training() => dropout.apply(&x, adapter),
             _ => Ok(x),
         }
+    }
+
+    /// The number of a new adapter of this branch, counted from 0.
+    fn enrol(&self) -> u32 {
+        self.0.adapters.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -101,6 +110,8 @@ pub struct Lora {
     down: Linear,
     up: Linear,
     branch: Branch,
+    /// Which adapter of its branch this is.
+    number: u32,
 }
 
 impl Lora {
@@ -119,6 +130,7 @@ impl Lora {
         Ok(Self {
             down: Linear::new(Param::adapter(down, branch.clone()), None)?,
             up: Linear::new(Param::adapter(up, branch.clone()), None)?,
+            number: branch.enrol(),
             branch,
         })
     }
@@ -133,7 +145,7 @@ impl Lora {
             return Ok(y);
         }
         let branch = self.up.forward(&self.down.forward(x)?)?;
-        let branch = self.branch.drop_some(branch)?;
+        let branch = self.branch.drop_some(branch, self.number)?;
         y + branch.affine(scale, 0.0)?
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod checkpoint;
 pub mod conv;
 pub mod embedding;
 pub mod layout;
@@ -24,6 +25,7 @@ mod kernels;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention};
+pub use checkpoint::{Checkpointing, Tape};
 pub use conv::{Conv2d, Conv2dConfig, Padding, TemporalConv};
 pub use embedding::timestep_embedding;
 pub use linear::Linear;

@@ -31,7 +31,7 @@ pub enum Purpose {
 
 /// A repeatable stream of random numbers: Philox4x32 with ten rounds over a block counter.
 ///
-/// The key is the seed; the counter is (block, purpose). Every draw takes whole blocks of four words, so
+/// The key is the seed; the counter is (block, purpose, lane). Every draw takes whole blocks of four words, so
 /// [`NoiseStream::position`] after a draw says all there is to say about the state.
 ///
 /// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
@@ -39,6 +39,7 @@ pub enum Purpose {
 pub struct NoiseStream {
     seed: u64,
     purpose: Purpose,
+    lane: u32,
     block: u64,
 }
 
@@ -48,7 +49,18 @@ impl NoiseStream {
         Self {
             seed,
             purpose,
+            lane: 0,
             block: 0,
+        }
+    }
+
+    /// A stream beside this one that begins at the same position and shares no number with it; a new stream is in
+    /// lane 0. Lets many users draw from one place, each the same numbers whatever the others draw.
+    #[must_use]
+    pub fn lane(&self, lane: u32) -> Self {
+        Self {
+            lane,
+            ..self.clone()
         }
     }
 
@@ -127,7 +139,7 @@ impl NoiseStream {
             self.block as u32,
             (self.block >> 32) as u32,
             self.purpose as u32,
-            0,
+            self.lane,
         ];
         self.block = self.block.wrapping_add(1);
         philox4x32_10(counter, [self.seed as u32, (self.seed >> 32) as u32])

@@ -6,29 +6,60 @@ use candle_core::{Tensor, Var};
 
 use super::lora::Branch;
 
+/// What a forward pass on a thread is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Training: layers record what they do.
+    Recorded,
+    /// Training, but the graph is built later by running the same layers again: nothing is recorded, every number is
+    /// that of a recorded pass.
+    Unrecorded,
+    /// Not training: nothing is recorded and nothing is dropped out.
+    Evaluation,
+}
+
 thread_local! {
-    static GRAD_ENABLED: Cell<bool> = const { Cell::new(true) };
+    static PASS: Cell<Pass> = const { Cell::new(Pass::Recorded) };
 }
 
-/// True unless the calling thread is inside [`no_grad`].
+fn with_pass<R>(pass: Pass, f: impl FnOnce() -> R) -> R {
+    struct Restore(Pass);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PASS.set(self.0);
+        }
+    }
+    let _restore = Restore(PASS.replace(pass));
+    f()
+}
+
+/// True unless the calling thread is inside [`no_grad`], or in a pass that is recorded only when it is repeated.
 pub fn grad_enabled() -> bool {
-    GRAD_ENABLED.get()
+    PASS.get() == Pass::Recorded
 }
 
-/// Runs `f` with gradients off on this thread: layers read trainable weights detached, and no layer of
+/// Whether dropout is active: in training, recorded or not.
+pub(super) fn training() -> bool {
+    PASS.get() != Pass::Evaluation
+}
+
+/// Runs `f` as a training pass whose graph is not kept. Inside [`no_grad`] it stays an evaluation.
+pub(super) fn unrecorded<R>(f: impl FnOnce() -> R) -> R {
+    let pass = if training() {
+        Pass::Unrecorded
+    } else {
+        Pass::Evaluation
+    };
+    with_pass(pass, f)
+}
+
+/// Runs `f` with gradients and dropout off on this thread: layers read trainable weights detached, and no layer of
 /// [`crate::nn`] records what it did.
 ///
 /// candle has no such switch: an operation on a `Var` keeps its whole graph alive, so sampling with weights
 /// that are being trained would grow without bound. Nests, and restores the former state when `f` panics.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            GRAD_ENABLED.set(self.0);
-        }
-    }
-    let _restore = Restore(GRAD_ENABLED.replace(false));
-    f()
+    with_pass(Pass::Evaluation, f)
 }
 
 /// A weight of a layer: frozen, or a variable that is being trained.

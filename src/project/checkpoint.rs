@@ -34,6 +34,9 @@ pub struct CheckpointState {
     /// Position of the stream that chooses frames, for methods that do.
     #[serde(default)]
     pub frame_stream: u64,
+    /// What the loss is multiplied with in half precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Settings as they stand after live changes, by name.
     pub live: LiveSettings,
 }

@@ -6,7 +6,8 @@ use clap::{ArgMatches, Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use crate::methods::{Method, Strength, Tuning};
+use crate::methods::{Method, Precision, Strength, Tuning};
+use crate::nn::Checkpointing;
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
@@ -54,6 +55,12 @@ pub struct TransferConfig {
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
+    /// Compute parts of the model again in each step instead of remembering them: less memory, a third more time
+    #[arg(long, value_enum, default_value = "off", help_heading = "Training")]
+    pub checkpointing: Checkpointing,
+    /// Number type of what does not learn; what learns, and the losses, are 32 bits wide
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Training")]
+    pub precision: Precision,
 
     /// λg, weight of the global term (wavelets along time); the paper suggests 0.2 to 0.5
     #[arg(
@@ -410,6 +417,7 @@ impl TransferConfig {
             rank: self.rank,
             seed: self.seed,
             spatial_sets: spatial_sets.max(1),
+            precision: self.precision,
         }
     }
 
@@ -572,6 +580,11 @@ macro_rules! flag_values {
     };
 }
 
+flag_values! { Checkpointing,
+    Off => "off", "Remember everything";
+    Block => "block", "Remember what goes into each block: the least memory";
+    Level => "level", "Remember what goes into each level, all blocks of one resolution";
+}
 flag_values! { CosineAxis,
     Frame => "frame", "Each pixel along the frames, as the authors' code does";
     Pixel => "pixel", "Each frame over its pixels, as the VMC paper writes it";

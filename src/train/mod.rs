@@ -6,9 +6,11 @@ mod items;
 mod objective;
 mod optim;
 mod part;
+mod scale;
 mod state;
 mod step;
 
+pub use crate::nn::Checkpointing;
 pub use config::{
     FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
     default_levels, explicit_over_preset,

@@ -5,6 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::config::TransferConfig;
 use crate::methods::{Method, motion_director, vmc};
 use crate::models::UNet3DConditionModel;
+use crate::nn::Tape;
 use crate::schedulers::NoiseSchedule;
 use crate::spectral::loss::{CosineAxis, GlobalTerms, LocalTerms, Residual, SpectralLoss};
 
@@ -107,10 +108,13 @@ impl Objective {
 /// The loss of MotionDirector's spatial pass on frame `frame` of a batch; pure. It has no spectral terms: one frame has
 /// no motion.
 ///
+/// The gradients are asked of `tape`.
+///
 /// # Errors
 /// When shapes do not fit the network or there is no such frame.
-pub fn spatial_loss(
-    unet: &UNet3DConditionModel,
+pub fn spatial_loss<'a>(
+    unet: &'a UNet3DConditionModel,
+    tape: &mut Tape<'a>,
     batch: &Batch,
     frame: usize,
     schedule: &NoiseSchedule,
@@ -121,11 +125,13 @@ pub fn spatial_loss(
     );
     let v_t = schedule.add_noise(&v0, &eps, &batch.t)?;
     let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
-    let out = unet.forward(&v_t, &t, &batch.text)?.to_dtype(DType::F32)?;
+    let out = unet
+        .forward_on(tape, &v_t, &t, &batch.text)?
+        .to_dtype(DType::F32)?;
     motion_director::spatial_loss(&out, &schedule.target(&v0, &eps, &batch.t)?)
 }
 
-/// The loss terms of one batch; pure.
+/// The loss terms of one batch; pure. The gradients are asked of `tape`.
 ///
 /// Everything after the network is f32: the reference rounds x_t to half precision, which Tweedie's formula multiplies by
 /// `1 / sqrt(abar_t)`.
@@ -135,12 +141,19 @@ pub fn spatial_loss(
 ///
 /// # Errors
 /// When shapes do not fit the network.
-pub fn losses(unet: &UNet3DConditionModel, batch: &Batch, objective: &Objective) -> Result<Terms> {
+pub fn losses<'a>(
+    unet: &'a UNet3DConditionModel,
+    tape: &mut Tape<'a>,
+    batch: &Batch,
+    objective: &Objective,
+) -> Result<Terms> {
     let v_t = objective
         .schedule
         .add_noise(&batch.v0, &batch.eps, &batch.t)?;
     let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
-    let out = unet.forward(&v_t, &t, &batch.text)?.to_dtype(DType::F32)?;
+    let out = unet
+        .forward_on(tape, &v_t, &t, &batch.text)?
+        .to_dtype(DType::F32)?;
     let eps_hat = objective.schedule.predict_eps(&v_t, &out, &batch.t)?;
     let v0_hat = objective.schedule.predict_x0(&v_t, &out, &batch.t)?;
     let base = match objective.method {

@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor, Var};
 use super::error::TrainError;
 use super::optim::{AdamW, AdamWConfig, clip_coefficient};
 use crate::models::{AdapterName, Factor};
+use crate::nn::Tape;
 
 /// Variables by state-dict name with the optimiser that moves them.
 pub(super) struct Part {
@@ -20,6 +21,8 @@ pub(super) struct Rate {
     pub(super) learning_rate: f64,
     /// Norm that the gradients of the part are clipped to, 0 for no clipping.
     pub(super) clip_norm: f64,
+    /// What the loss is multiplied with before the backward pass and its gradients are divided by after it.
+    pub(super) loss_scale: f64,
 }
 
 /// Why an update was refused.
@@ -40,15 +43,20 @@ impl Part {
         Self { vars, optimizer }
     }
 
-    /// Computes the gradients of `loss` and moves the variables. Gives the norm of every gradient before clipping.
+    /// Computes the gradients of `loss`, whose pass is on `tape`, and moves the variables. Gives the norm of every gradient
+    /// before clipping.
     ///
     /// A refusal leaves the variables as they were.
     pub(super) fn learn(
         &mut self,
         loss: &Tensor,
+        tape: Tape<'_>,
         rate: Rate,
     ) -> Result<BTreeMap<String, f64>, Refused> {
-        let grads = self.gradients(loss).map_err(Refused::Failed)?;
+        let grads = self
+            .gradients(loss, tape, rate.loss_scale)
+            .map_err(TrainError::during("the backward pass"))
+            .map_err(Refused::Failed)?;
         let norms = norms(&grads)?;
         let dead = self.dead(&norms);
         if !dead.is_empty() {
@@ -62,17 +70,20 @@ impl Part {
         Ok(norms)
     }
 
-    fn gradients(&self, loss: &Tensor) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        let store = loss
-            .backward()
-            .map_err(TrainError::during("the backward pass"))?;
-        let mut grads = BTreeMap::new();
-        for (name, var) in &self.vars {
-            if let Some(grad) = store.get(var.as_tensor()) {
-                grads.insert(name.clone(), grad.detach());
-            }
+    fn gradients(
+        &self,
+        loss: &Tensor,
+        tape: Tape<'_>,
+        scale: f64,
+    ) -> candle_core::Result<BTreeMap<String, Tensor>> {
+        if scale == 1.0 {
+            return tape.gradients(loss, &self.vars);
         }
-        Ok(grads)
+        let scaled = tape.gradients(&loss.affine(scale, 0.0)?, &self.vars)?;
+        scaled
+            .into_iter()
+            .map(|(name, grad)| Ok((name, grad.affine(1.0 / scale, 0.0)?)))
+            .collect()
     }
 
     /// Tensors that should have a gradient by now and have none. The lower factor of an adapter gets its first one after

@@ -10,11 +10,12 @@ use super::error::TrainError;
 use super::items::{Item, Items};
 use super::objective::{Batch, Objective, Terms, losses, spatial_loss};
 use super::part::{Part, Rate, Refused, total_norm};
+use super::scale::LossScale;
 use super::state::{file_from_tensors, tensor_from_plain};
 use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
 use crate::methods::{Branches, Tuned};
 use crate::models::AdapterName;
-use crate::nn::{Dropout, NoiseStream, Purpose};
+use crate::nn::{Dropout, NoiseStream, Purpose, Tape};
 use crate::project::{Checkpoint, CheckpointState, LiveSettings, TensorFile};
 use crate::schedulers::NoiseSchedule;
 
@@ -49,6 +50,10 @@ pub struct StepStats {
     pub grad_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
+    /// Set where a gradient outgrew half precision, so that a pass of this step moved nothing: the smaller factor that the
+    /// loss is multiplied with from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overflowed: Option<f64>,
 }
 
 /// A model being trained on one clip, or on several of the same motion.
@@ -62,6 +67,7 @@ pub struct Trainer {
     spatial: Vec<Part>,
     /// The spatial set that had its single-frame pass in this step.
     spatial_acts: Option<usize>,
+    loss_scale: LossScale,
     objective: Objective,
     items: Items,
     timesteps: NoiseStream,
@@ -102,6 +108,7 @@ impl Trainer {
         let part = |vars| Part::new(vars, config.weight_decay);
         Ok(Self {
             live: config.live(),
+            loss_scale: LossScale::for_network(tuned.unet.dtype()),
             tuned,
             main: part(main),
             spatial: spatial.into_iter().map(part).collect(),
@@ -171,7 +178,8 @@ impl Trainer {
     /// One step: draw noise and timestep, compute the loss, update the weights.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights of that pass as they were;
+    /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights of that pass as they were; in half
+    /// precision a gradient is refused only when scaling the loss less did not help.
     /// [`TrainError::Dead`] on the first steps when a trainable tensor gets no gradient.
     pub fn step(&mut self) -> Result<StepStats, TrainError> {
         let clip = self.items.of_step(self.step);
@@ -179,8 +187,12 @@ impl Trainer {
             .draw(clip)
             .map_err(TrainError::during("drawing noise"))?;
         self.grad_norms.clear();
+        let scale = self.loss_scale;
         let spatial = self.spatial_pass(clip, &batch)?;
-        let stats = self.step_on(&batch)?;
+        let mut stats = self.step_on(&batch)?;
+        if self.loss_scale != scale {
+            stats.overflowed = Some(self.loss_scale.factor());
+        }
         Ok(StepStats {
             clip,
             spatial,
@@ -201,16 +213,21 @@ impl Trainer {
                 set.set(1.0, false, self.dropout(2));
             }
         }
-        let terms = losses(&self.tuned.unet, batch, &self.objective)
+        let mut tape = Tape::new(self.config.checkpointing);
+        let terms = losses(&self.tuned.unet, &mut tape, batch, &self.objective)
             .map_err(TrainError::during("the forward pass"))?;
         let mut stats = self
             .stats(&terms, t)
             .map_err(TrainError::during("reading the loss"))?;
         self.check_finite(&stats)?;
-        let learned = self.main.learn(&terms.total, self.rate());
-        let norms = learned.map_err(|refused| self.refused(refused, t))?;
-        stats.grad_norm = total_norm(&norms);
-        self.grad_norms.extend(norms);
+        let learned = self.main.learn(&terms.total, tape, self.rate());
+        match self.settle(learned, t)? {
+            Some(norms) => {
+                stats.grad_norm = total_norm(&norms);
+                self.grad_norms.extend(norms);
+            }
+            None => stats.overflowed = Some(self.loss_scale.factor()),
+        }
         self.spatial_acts = None;
         self.step += 1;
         Ok(stats)
@@ -261,7 +278,9 @@ impl Trainer {
         if let Some(set) = branches.spatial.get(set) {
             set.set(1.0, true, self.dropout(0));
         }
-        let loss = spatial_loss(&self.tuned.unet, batch, frame, self.objective.schedule())
+        let mut tape = Tape::new(self.config.checkpointing);
+        let schedule = self.objective.schedule();
+        let loss = spatial_loss(&self.tuned.unet, &mut tape, batch, frame, schedule)
             .map_err(TrainError::during("the single-frame pass"))?;
         let value = loss
             .to_scalar::<f32>()
@@ -269,17 +288,33 @@ impl Trainer {
         if !value.is_finite() {
             return Err(self.not_finite(t, "the single-frame loss".to_owned()));
         }
-        let learned = part.learn(&loss, self.rate());
-        let norms = learned.map_err(|refused| self.refused(refused, t))?;
-        self.grad_norms.extend(norms);
-        self.spatial_acts = Some(set);
+        let learned = part.learn(&loss, tape, self.rate());
+        if let Some(norms) = self.settle(learned, t)? {
+            self.grad_norms.extend(norms);
+            self.spatial_acts = Some(set);
+        }
         Ok(Some(f64::from(value)))
+    }
+
+    /// The norms of an update, or none where a gradient outgrew half precision: then nothing has moved, and the loss is
+    /// scaled less from now on.
+    fn settle(
+        &mut self,
+        learned: Result<BTreeMap<String, f64>, Refused>,
+        timestep: u32,
+    ) -> Result<Option<BTreeMap<String, f64>>, TrainError> {
+        match learned {
+            Ok(norms) => Ok(Some(norms)),
+            Err(Refused::NotFinite(_)) if self.loss_scale.halve() => Ok(None),
+            Err(refused) => Err(self.refused(refused, timestep)),
+        }
     }
 
     fn rate(&self) -> Rate {
         Rate {
             learning_rate: self.live.learning_rate,
             clip_norm: self.config.clip_norm,
+            loss_scale: self.loss_scale.factor(),
         }
     }
 
@@ -335,6 +370,7 @@ impl Trainer {
             total: number(&terms.total)?,
             grad_norm: 0.0,
             learning_rate: self.live.learning_rate,
+            overflowed: None,
         })
     }
 
@@ -404,6 +440,7 @@ impl Trainer {
                 timestep_stream: self.timesteps.position(),
                 noise_stream: self.noise.position(),
                 frame_stream: self.frames.position(),
+                loss_scale: self.loss_scale.kept(),
                 live: self.live,
             },
             weights: self.weights(String::new())?,
@@ -451,6 +488,7 @@ impl Trainer {
         self.timesteps.seek(state.timestep_stream);
         self.noise.seek(state.noise_stream);
         self.frames.seek(state.frame_stream);
+        self.loss_scale.restore(state.loss_scale);
         self.step = state.step;
         self.set_live(state.live)
     }

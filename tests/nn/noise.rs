@@ -92,3 +92,19 @@ fn whole_numbers_are_in_range_and_even() {
     );
     assert_eq!((stream.below(1), stream.below(0)), (0, 0));
 }
+
+#[test]
+fn lanes_begin_at_the_place_of_their_stream_and_share_no_number() {
+    let mut stream = NoiseStream::new(3, Purpose::Dropout);
+    stream.seek(17);
+    let draw = |mut stream: NoiseStream| {
+        let drawn = numbers(&stream.normal(64, DType::F64, &Device::Cpu).unwrap());
+        assert_eq!(stream.position(), 17 + 16, "four numbers a block");
+        drawn
+    };
+    let lanes: Vec<Vec<f64>> = (0..3).map(|lane| draw(stream.lane(lane))).collect();
+    assert_eq!(lanes[0], draw(stream.clone()), "a stream is its lane 0");
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        assert!(lanes[a].iter().all(|number| !lanes[b].contains(number)));
+    }
+}

@@ -65,6 +65,7 @@ impl Host {
                         seed: 1,
                     });
                 },
+                DType::F32,
                 &device,
             )
             .unwrap();

@@ -5,8 +5,8 @@ use eframe::egui;
 use super::settings::{about, number_ui};
 use super::transfer::{model_row_ui, preset_row_ui};
 use crate::gui::app::App;
-use crate::methods::Method;
-use crate::train::TransferConfig;
+use crate::methods::{Method, Precision};
+use crate::train::{Checkpointing, TransferConfig};
 
 /// Method, model and preset.
 pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
@@ -54,6 +54,63 @@ fn method_name(method: Method) -> &'static str {
         Method::Vmc => "VMC",
         Method::MotionDirector => "MotionDirector",
     }
+}
+
+/// What saves memory where a model is large.
+pub(super) fn memory_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    choice_ui(
+        ui,
+        "Checkpointing",
+        &mut settings.checkpointing,
+        &[
+            (Checkpointing::Off, "off"),
+            (Checkpointing::Block, "by block"),
+            (Checkpointing::Level, "by level"),
+        ],
+        &about(
+            "Parts of the model are computed again in each step instead of being remembered.",
+            "By block needs the least memory; a step takes about a third longer. The result is the same.",
+            "Chen and others, arXiv 1604.06174.",
+        ),
+    );
+    choice_ui(
+        ui,
+        "Precision",
+        &mut settings.precision,
+        &[
+            (Precision::Auto, "automatic"),
+            (Precision::F32, "32 bits"),
+            (Precision::F16, "16 bits"),
+        ],
+        &about(
+            "Number type of what does not learn.",
+            "16 bits halve the memory of a large model's weights; on the processor they are slower.",
+            "",
+        ),
+    );
+}
+
+fn choice_ui<T: Copy + PartialEq>(
+    ui: &mut egui::Ui,
+    label: &str,
+    value: &mut T,
+    choices: &[(T, &str)],
+    hover: &str,
+) {
+    let name = ui.label(label);
+    let shown = choices.iter().find(|(choice, _)| choice == value);
+    egui::ComboBox::from_id_salt(label)
+        .selected_text(shown.map_or("", |(_, text)| *text))
+        .width(120.0)
+        .show_ui(ui, |ui| {
+            for (choice, text) in choices {
+                ui.selectable_value(value, *choice, *text);
+            }
+        })
+        .response
+        .labelled_by(name.id)
+        .on_hover_text(hover);
+    ui.end_row();
 }
 
 /// What only MotionDirector has.

@@ -2,7 +2,7 @@
 
 use eframe::egui;
 
-use super::method::adapters_ui;
+use super::method::{adapters_ui, memory_ui};
 use crate::gui::app::App;
 use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
@@ -269,6 +269,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             if settings.method == Method::MotionDirector {
                 adapters_ui(ui, settings);
             }
+            memory_ui(ui, settings);
         });
 }
 

@@ -8,7 +8,7 @@ use super::super::resnet::{DownPadding, Downsample2D, ResnetBlock2D, ResnetConfi
 use super::super::weights::Weights;
 use super::attention::{Transformer2DModel, TransformerTemporalModel};
 use super::config::{BlockKind, UNet3DConfig};
-use crate::nn::{GroupNorm, TemporalConv};
+use crate::nn::{GroupNorm, Tape, TemporalConv};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -16,13 +16,14 @@ type Built<T> = std::result::Result<T, ModelError>;
 const TEMPORAL_NORM_EPS: f64 = 1e-5;
 
 /// What every layer of one forward pass sees.
-pub struct Context<'a> {
+#[derive(Clone)]
+pub struct Context {
     /// Frames of a clip.
     pub frames: usize,
     /// Activated time embedding, `[b, d]`.
-    pub time: &'a Tensor,
+    pub time: Tensor,
     /// Text embedding, `[b, n, d]`.
-    pub text: &'a Tensor,
+    pub text: Tensor,
     /// Whether temporal layers run.
     pub temporal: bool,
 }
@@ -93,8 +94,8 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
-        let mut x = self.resnet.forward(x, Some(context.time))?;
+    fn forward(&self, x: &Tensor, context: &Context) -> Result<Tensor> {
+        let mut x = self.resnet.forward(x, Some(&context.time))?;
         if context.temporal {
             x = self.temp_conv.forward(&x, context.frames)?;
         }
@@ -124,8 +125,8 @@ impl AttentionPair {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
-        let x = self.spatial.forward(x, context.text)?;
+    fn forward(&self, x: &Tensor, context: &Context) -> Result<Tensor> {
+        let x = self.spatial.forward(x, &context.text)?;
         if context.temporal {
             self.temporal.forward(&x, context.frames)
         } else {
@@ -184,24 +185,26 @@ impl DownBlock3D {
         })
     }
 
-    /// Shape: `x [b * f, h, w, i]` to `[b * f, h', w', o]`. Appends the output of every layer and of the downsampler
-    /// to `skips`.
-    pub fn forward(
-        &self,
+    /// Shape: `x [b * f, h, w, i]`. Returns the output of every layer and of the downsampler, the skips of the way up;
+    /// the last one, `[b * f, h', w', o]`, goes on to the next level.
+    pub fn forward<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
         x: &Tensor,
-        context: &Context<'_>,
-        skips: &mut Vec<Tensor>,
-    ) -> Result<Tensor> {
+        context: &Context,
+    ) -> Result<Vec<Tensor>> {
         let mut x = x.clone();
+        let mut outputs = Vec::new();
         for layer in &self.layers {
-            x = layer.forward(&x, context)?;
-            skips.push(x.clone());
+            let at = context.clone();
+            x = tape.segment(&[&x], move |inputs| layer.forward(&inputs[0], &at))?;
+            outputs.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
-            x = downsampler.forward(&x)?;
-            skips.push(x.clone());
+            x = tape.segment(&[&x], move |inputs| downsampler.forward(&inputs[0]))?;
+            outputs.push(x);
         }
-        Ok(x)
+        Ok(outputs)
     }
 }
 
@@ -231,9 +234,9 @@ impl UNetMidBlock3DCrossAttn {
     }
 
     /// Shape: `x [b * f, h, w, c]`; returns the same.
-    pub fn forward(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Result<Tensor> {
         let layer = |k: usize, x: &Tensor| {
-            let x = self.resnets[k].forward(x, Some(context.time))?;
+            let x = self.resnets[k].forward(x, Some(&context.time))?;
             if context.temporal {
                 self.temp_convs[k].forward(&x, context.frames)
             } else {
@@ -285,23 +288,32 @@ impl UpBlock3D {
         })
     }
 
-    /// Shape: `x [b * f, h, w, i]` to `[b * f, h', w', o]`. Takes one skip a layer from the end of `skips`; the result
-    /// has the size of the next one, which is twice the input's only where the sizes divide evenly.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        context: &Context<'_>,
-        skips: &mut Vec<Tensor>,
+    /// How many skips it takes, one a layer.
+    pub fn skips(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Shape: `inputs` are `x [b * f, h, w, i]` and the skips in the order of the layers; returns `[b * f, h', w', o]`.
+    /// An upsampler enlarges to `size`, that of the next skip, which is twice the input's only where the sizes divide
+    /// evenly.
+    pub fn forward<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        inputs: &[Tensor],
+        size: Option<(usize, usize)>,
+        context: &Context,
     ) -> Result<Tensor> {
-        let mut x = x.clone();
-        for layer in &self.layers {
-            let Some(skip) = skips.pop() else {
-                candle_core::bail!("the way up of the UNet has more layers than the way down");
-            };
-            x = layer.forward(&Tensor::cat(&[&x, &skip], 3)?, context)?;
+        let mut x = inputs[0].clone();
+        for (layer, skip) in self.layers.iter().zip(&inputs[1..]) {
+            let at = context.clone();
+            x = tape.segment(&[&x, skip], move |inputs| {
+                layer.forward(&Tensor::cat(inputs, 3)?, &at)
+            })?;
         }
-        match (&self.upsampler, skips.last()) {
-            (Some(upsampler), Some(next)) => upsampler.forward(&x, (next.dim(1)?, next.dim(2)?)),
+        match (&self.upsampler, size) {
+            (Some(upsampler), Some(size)) => {
+                tape.segment(&[&x], move |inputs| upsampler.forward(&inputs[0], size))
+            }
             _ => Ok(x),
         }
     }

@@ -13,7 +13,7 @@ use super::error::ModelError;
 use super::resnet::norm_silu;
 use super::weights::Weights;
 use crate::nn::layout::{batch_to_frames, channels_first, channels_last, frames_to_batch};
-use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, silu, timestep_embedding};
+use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Tape, silu, timestep_embedding};
 
 /// What the temporal layers do when a clip has a single frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,11 @@ impl UNet3DConditionModel {
         &self.config
     }
 
+    /// Number type of the frozen weights and of the activations; what learns is `f32`.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Predicts from a noisy latent clip.
     ///
     /// Shape: `x [b, c, f, h, w]` of any `f`, `h`, `w`; `t` one noise level a clip (0 to 999), or a single one for all;
@@ -113,6 +118,20 @@ impl UNet3DConditionModel {
     /// # Errors
     /// When the shapes do not fit the network or each other.
     pub fn forward(&self, x: &Tensor, t: &[f64], text: &Tensor) -> Result<Tensor> {
+        self.forward_on(&mut Tape::off(), x, t, text)
+    }
+
+    /// [`Self::forward`] as a training pass on `tape`, which gives the gradients of a loss of the result.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_on<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Tensor,
+        t: &[f64],
+        text: &Tensor,
+    ) -> Result<Tensor> {
         let (b, c, frames, _, _) = x.dims5()?;
         let (text_b, _, text_width) = text.dims3()?;
         let fits =
@@ -133,13 +152,19 @@ impl UNet3DConditionModel {
         let temporal = frames > 1 || self.single_frame == SingleFrame::RunTemporal;
         let context = Context {
             frames,
-            time: &time,
-            text: &text,
+            time,
+            text,
             temporal,
         };
         let hidden = frames_to_batch(&channels_last(&x.to_dtype(self.dtype)?)?)?;
-        let out = batch_to_frames(&self.denoise(&hidden, &context)?, frames)?;
-        channels_first(&out)?.to_dtype(x.dtype())
+        let hidden = self.denoise(tape, &hidden, &context)?;
+        let dtype = x.dtype();
+        let out = tape.segment(&[&hidden], move |inputs| {
+            let normed = norm_silu(&self.conv_norm_out, &inputs[0])?;
+            let out = batch_to_frames(&self.conv_out.forward(&normed)?, frames)?;
+            channels_first(&out)?.to_dtype(dtype)
+        })?;
+        tape.end(out)
     }
 
     /// The time embedding after its last activation, which every residual layer would otherwise apply again: `[b, d]`.
@@ -154,21 +179,46 @@ impl UNet3DConditionModel {
         silu(&self.time_linear_2.forward(&hidden)?)
     }
 
-    /// Shape: `[b * f, h, w, c]` to `[b * f, h, w, c']`.
-    fn denoise(&self, x: &Tensor, context: &Context<'_>) -> Result<Tensor> {
-        let mut hidden = self.conv_in.forward(x)?;
-        if context.temporal {
-            hidden = self.transformer_in.forward(&hidden, context.frames)?;
-        }
+    /// Everything before the last norm. Shape: `[b * f, h, w, c]` to `[b * f, h, w, c']`.
+    fn denoise<'a>(&'a self, tape: &mut Tape<'a>, x: &Tensor, context: &Context) -> Result<Tensor> {
+        let at = context.clone();
+        let mut hidden = tape.segment(&[x], move |inputs| {
+            let hidden = self.conv_in.forward(&inputs[0])?;
+            match at.temporal {
+                true => self.transformer_in.forward(&hidden, at.frames),
+                false => Ok(hidden),
+            }
+        })?;
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
-            hidden = block.forward(&hidden, context, &mut skips)?;
+            let at = context.clone();
+            let outputs = tape.level(&[&hidden], move |inputs, tape| {
+                block.forward(tape, &inputs[0], &at)
+            })?;
+            skips.extend(outputs);
+            hidden = skips[skips.len() - 1].clone();
         }
-        hidden = self.mid_block.forward(&hidden, context)?;
+        let at = context.clone();
+        hidden = tape.segment(&[&hidden], move |inputs| {
+            self.mid_block.forward(&inputs[0], &at)
+        })?;
         for block in &self.up_blocks {
-            hidden = block.forward(&hidden, context, &mut skips)?;
+            let Some(first) = skips.len().checked_sub(block.skips()) else {
+                candle_core::bail!("the way up of the UNet has more layers than the way down");
+            };
+            // The last one made is the first one used.
+            let taken: Vec<Tensor> = skips.drain(first..).rev().collect();
+            let size = match skips.last() {
+                Some(next) => Some((next.dim(1)?, next.dim(2)?)),
+                None => None,
+            };
+            let at = context.clone();
+            let inputs: Vec<&Tensor> = std::iter::once(&hidden).chain(&taken).collect();
+            let outputs = tape.level(&inputs, move |inputs, tape| {
+                Ok(vec![block.forward(tape, inputs, size, &at)?])
+            })?;
+            hidden = outputs[0].clone();
         }
-        self.conv_out
-            .forward(&norm_silu(&self.conv_norm_out, &hidden)?)
+        Ok(hidden)
     }
 }
