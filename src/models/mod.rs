@@ -7,13 +7,20 @@
 //!
 //! Weights lie in safetensors files or in PyTorch's `.bin` files (`torch_file`, over `zip_index` and `pickle`). Either is
 //! mapped into memory and each tensor is read out of the map when it is asked for. Nothing in a file is ever executed.
+//!
+//! What a person may name instead of a model's folder is known by `mistake`; what the small files beside the weights say
+//! is checked by `layout`. Before any weight is read the whole network is laid out with placeholders against the names
+//! and shapes in the files ([`ModelFolder::check_weights`]), so that a misfit costs neither time nor memory.
 
 mod builtin;
 mod clip;
 mod error;
 mod folder;
+mod layout;
+mod mistake;
 mod pickle;
 mod resnet;
+mod safetensors_file;
 mod source;
 mod tokenizer;
 mod torch_file;
@@ -26,7 +33,9 @@ mod zip_index;
 pub use builtin::builtin;
 pub use clip::{ClipTextConfig, ClipTextModel};
 pub use error::{KeyReport, ModelError, WeightFormat, WrongShape};
-pub use folder::{ClipLimits, ModelCard, ModelFolder};
+pub use folder::{ClipLimits, ModelFolder};
+pub use layout::ModelCard;
+pub use mistake::Mistake;
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
