@@ -355,6 +355,148 @@ fn a_model_that_is_none_has_exit_code_4() {
     fails(program, 4, &["not a model folder", "model_index.json"]);
 }
 
+/// A copy of the micro model in `folder`.
+fn model_in(folder: &Path) -> PathBuf {
+    let model = folder.join("model");
+    for part in ["", "unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
+        fs::create_dir_all(model.join(part)).unwrap();
+        for entry in fs::read_dir(micro_model().join(part)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                fs::copy(entry.path(), model.join(part).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    model
+}
+
+#[test]
+fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
+    let place = Place::new();
+    let model = model_in(place.path());
+    let sample = |source: &Path| {
+        let mut program = place.program();
+        program
+            .arg("sample")
+            .arg(source)
+            .args(["--prompt", "a bear", "-o", "film.gif"]);
+        program
+    };
+    let unet = model.join("unet");
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    fails(
+        sample(Path::new("cerspense/zeroscope_v2_576w")),
+        4,
+        &["Nothing was downloaded"],
+    );
+    fails(
+        sample(&unet),
+        4,
+        &["one part of a model", "Name the folder around it", "model"],
+    );
+    fails(
+        sample(&weights),
+        4,
+        &["a single file of weights", "Name the folder around it"],
+    );
+    let mut transfer = place.quick("transfer", &place.clip);
+    transfer.args(["--prompt", "a bear", "--model"]).arg(&unet);
+    fails(transfer, 4, &["one part of a model"]);
+
+    let index = fs::read_to_string(model.join("model_index.json")).unwrap();
+    let image = index.replace("TextToVideoSDPipeline", "StableDiffusionPipeline");
+    fs::write(model.join("model_index.json"), image).unwrap();
+    fails(
+        sample(&model),
+        4,
+        &[
+            "still pictures",
+            "VMC and MotionDirector need a text-to-video model",
+        ],
+    );
+    fs::write(model.join("model_index.json"), index).unwrap();
+
+    // A hostile .bin in place of the weights, a download that broke off, a note of Git LFS.
+    let whole = fs::read(&weights).unwrap();
+    let torch = unet.join("diffusion_pytorch_model.bin");
+    fs::rename(&weights, &torch).unwrap();
+    fails(
+        sample(&model),
+        4,
+        &[
+            "diffusion_pytorch_model.bin",
+            "no zip archive",
+            "Get the model again",
+        ],
+    );
+    fs::remove_file(&torch).unwrap();
+    fails(
+        sample(&model),
+        4,
+        &[
+            "is not complete",
+            "diffusion_pytorch_model.safetensors missing",
+        ],
+    );
+    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+    fails(
+        sample(&model),
+        4,
+        &["bytes of numbers and holds", "Get the model again"],
+    );
+    fs::write(
+        &weights,
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n",
+    )
+    .unwrap();
+    fails(sample(&model), 4, &["a note of Git LFS", "git lfs pull"]);
+    fs::write(&weights, &whole).unwrap();
+
+    let config = unet.join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace(
+            "\"layers_per_block\": 1",
+            "\"layers_per_block\": 1000000000",
+        ),
+    )
+    .unwrap();
+    fails(
+        sample(&model),
+        4,
+        &["layers_per_block is 1000000000, expected 1 to 64"],
+    );
+    assert!(!place.path().join("film.gif").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_model_in_hugging_faces_cache_is_sampled_by_any_of_its_folders() {
+    let place = Place::new();
+    let model = model_in(place.path());
+    let entry = place.path().join("hub/models--owner--micro");
+    let version = entry.join("snapshots/0123abcd");
+    fs::create_dir_all(entry.join("snapshots")).unwrap();
+    fs::create_dir_all(entry.join("refs")).unwrap();
+    fs::write(entry.join("refs/main"), "0123abcd\n").unwrap();
+    std::os::unix::fs::symlink(model, &version).unwrap();
+    for (i, source) in [&entry, &version].into_iter().enumerate() {
+        let film = format!("film {i}.gif");
+        let mut program = place.program();
+        program
+            .arg("sample")
+            .arg(source)
+            .args(["--prompt", "a bear", "--sampling-steps", "1"]);
+        let output = program
+            .args(["--device", "cpu", "-o", &film])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        assert!(place.path().join(film).is_file());
+    }
+}
+
 #[test]
 fn commands_come_from_standard_input_only_when_asked_for() {
     use std::io::Write as _;

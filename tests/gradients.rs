@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor, Var};
 use spectral_motion::methods::motion_director::{self, Part};
-use spectral_motion::methods::{Method, Strength, Tuned};
+use spectral_motion::methods::{Method, Strength, Tuned, vmc};
 use spectral_motion::models::{AdapterName, Factor, ModelFolder, UNet3DConditionModel};
 use spectral_motion::nn::{NoiseStream, Purpose, Tape};
-use spectral_motion::schedulers::NoiseSchedule;
+use spectral_motion::schedulers::{NoiseSchedule, PredictionType};
+use spectral_motion::spectral::loss::SpectralLoss;
 use spectral_motion::train::{Batch, Item, Objective, TrainError, Trainer, TransferConfig, losses};
 
 use crate::common::micro_model;
@@ -49,7 +50,7 @@ const LINEAR: [&str; 6] = [
     ".proj.weight",
 ];
 
-fn vmc() -> Micro {
+fn vmc_micro() -> Micro {
     micro(&|name| Method::Vmc.trains(name))
 }
 
@@ -67,7 +68,7 @@ fn largest(tensor: &Tensor) -> f32 {
 
 #[test]
 fn every_trainable_tensor_gets_a_gradient_from_every_term() {
-    let micro = vmc();
+    let micro = vmc_micro();
     assert!(
         micro.vars.len() >= 12,
         "several temporal transformers learn: {}",
@@ -95,9 +96,70 @@ fn every_trainable_tensor_gets_a_gradient_from_every_term() {
     }
 }
 
+/// The conversions are those of the specification's section 2, written out here once more.
+#[test]
+fn a_network_of_velocities_is_trained_by_what_its_output_says() {
+    for method in [Method::Vmc, Method::MotionDirector] {
+        let mut micro = vmc_micro();
+        micro.schedule.prediction = PredictionType::Velocity;
+        let (schedule, batch) = (micro.schedule, &micro.batch);
+        let abar = schedule.alphas_cumprod[400];
+        let (signal, noise) = (abar.sqrt(), (1.0 - abar).sqrt());
+        let mix =
+            |x: &Tensor, a: f64, y: &Tensor, b: f64| ((x * a).unwrap() + (y * b).unwrap()).unwrap();
+        let x_t = mix(&batch.v0, signal, &batch.eps, noise);
+        let out = micro.unet.forward(&x_t, &[400.0], &batch.text).unwrap();
+        let (clean, eps) = (
+            mix(&x_t, signal, &out, -noise),
+            mix(&out, signal, &x_t, noise),
+        );
+        let config = TransferConfig {
+            method,
+            ..TransferConfig::default()
+        };
+        let base = match method {
+            Method::Vmc => vmc::base_loss(&eps, &batch.eps, config.residual, config.cosine_axis),
+            Method::MotionDirector => {
+                let velocity = mix(&batch.eps, signal, &batch.v0, -noise);
+                motion_director::base_loss(&out, &velocity, batch.anchor)
+            }
+        };
+        let (_, _, f, h, w) = batch.v0.dims5().unwrap();
+        let motion = config.motion_loss(f, config.delta);
+        let spectral = SpectralLoss::new(&motion, f, h, w, DType::F32, &Device::Cpu).unwrap();
+        let global = spectral.global(&batch.v0, &clean).unwrap().total;
+        let local = spectral.local(&batch.v0, &clean).unwrap();
+
+        let objective = Objective::new(&config, schedule, &batch.v0).unwrap();
+        let terms = losses(&micro.unet, &mut Tape::off(), batch, &objective).unwrap();
+        for (name, ours, expected) in [
+            ("base", &terms.base, &base.unwrap()),
+            ("global", &terms.global, &global),
+            ("amplitude", &terms.amplitude, &local.amplitude),
+            ("phase", &terms.phase, &local.phase),
+        ] {
+            let value = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap();
+            let (ours, expected) = (value(ours), value(expected));
+            // Single precision; the factors above are rounded at other places.
+            assert!(
+                (ours - expected).abs() <= 1e-4 * expected.abs(),
+                "{method:?} {name}: {ours} for {expected}"
+            );
+        }
+        let grads = terms.total.backward().unwrap();
+        for (name, var) in &micro.vars {
+            let size = largest(grads.get(var.as_tensor()).unwrap());
+            assert!(
+                size.is_finite() && size > 0.0,
+                "{method:?}: {name} has {size}"
+            );
+        }
+    }
+}
+
 #[test]
 fn terms_without_weight_are_told_and_cost_no_gradient() {
-    let micro = vmc();
+    let micro = vmc_micro();
     let config = TransferConfig {
         lambda_g: 0.0,
         lambda_l: 0.0,
@@ -162,7 +224,7 @@ fn one_step_moves_every_trainable_tensor_and_nothing_else() {
 
 #[test]
 fn a_tensor_that_the_network_does_not_use_is_told_at_the_first_step() {
-    let mut micro = vmc();
+    let mut micro = vmc_micro();
     let lonely = Var::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
     micro.vars.insert("lonely".to_owned(), lonely);
     let config = TransferConfig::default();
@@ -182,7 +244,7 @@ fn a_tensor_that_the_network_does_not_use_is_told_at_the_first_step() {
 
 #[test]
 fn a_value_that_is_not_finite_stops_the_step_and_keeps_the_weights() {
-    let micro = vmc();
+    let micro = vmc_micro();
     let name = micro.vars.keys().next().unwrap().clone();
     let var = micro.vars[&name].clone();
     let config = TransferConfig::default();
@@ -223,7 +285,7 @@ fn motion_director(
     clips: usize,
     changes: TransferConfig,
 ) -> (Trainer, BTreeMap<String, Var>, BTreeMap<String, Tensor>) {
-    let micro = vmc();
+    let micro = vmc_micro();
     let folder = ModelFolder::open(&micro_model()).unwrap();
     let config = TransferConfig {
         method: Method::MotionDirector,
@@ -390,7 +452,7 @@ fn further_clips_do_not_change_where_the_first_adapters_start() {
 #[test]
 fn fresh_adapters_add_nothing_and_resting_ones_neither() {
     let (mut trainer, ..) = motion_director(1, TransferConfig::default());
-    let micro = vmc();
+    let micro = vmc_micro();
     let batch = &micro.batch;
     let run = |unet: &UNet3DConditionModel| {
         let out = unet.forward(&batch.v0, &[400.0], &batch.text).unwrap();

@@ -2,8 +2,11 @@
 
 mod files;
 mod folders;
+mod memory;
+mod mistakes;
 mod mutations;
 mod networks;
+mod published;
 mod sampling;
 mod tokenizer;
 mod torch_damage;

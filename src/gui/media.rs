@@ -82,7 +82,7 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
         let record = RunFolder::look(path).map_err(|error| report(error.into()))?;
         return Ok(Opened::Run(path.to_owned(), Box::new(record)));
     }
-    if path.join("model_index.json").is_file() {
+    if ModelFolder::is_meant(path) {
         // Read now, so that what is wrong with it is told before it takes the place of one that works.
         model(Some(path))?;
         return Ok(Opened::Model(path.to_owned()));
@@ -183,13 +183,12 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
             models::builtin().map_err(told)?,
             "built-in model".to_owned(),
         ),
-        Some(path) => (
-            ModelFolder::open(path).map_err(told)?,
-            path.file_name()
-                .unwrap_or(path.as_os_str())
-                .to_string_lossy()
-                .into_owned(),
-        ),
+        Some(path) => {
+            let folder = ModelFolder::open(path).map_err(told)?;
+            folder.check_weights().map_err(told)?;
+            let name = folder.name();
+            (folder, name)
+        }
     };
     Ok(ModelInfo {
         name,

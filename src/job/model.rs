@@ -1,6 +1,6 @@
 //! The model of a job: opening it, knowing it again, and what it recommends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fitting::fit_for;
 use super::problem::Halt;
@@ -16,11 +16,14 @@ use crate::train::TransferConfig;
 /// Name of the built-in model where a folder could be named.
 pub const BUILTIN: &str = "builtin";
 
+/// Opens a model and holds its weight files against its configuration, so that a broken one is told before a clip is read.
 pub(super) fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
-    match path {
-        Some(path) => Ok(ModelFolder::open(path)?),
-        None => Ok(models::builtin()?),
-    }
+    let Some(path) = path else {
+        return Ok(models::builtin()?);
+    };
+    let folder = ModelFolder::open(path)?;
+    folder.check_weights()?;
+    Ok(folder)
 }
 
 /// Opens the model a run was made with and checks that it is still the same.
@@ -57,6 +60,25 @@ pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> 
     Ok(())
 }
 
+/// Refuses a schedule at whose levels this training cannot work, before time is spent.
+pub(super) fn check_training(config: &TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
+    let schedule = folder.scheduler();
+    let levels = u32::try_from(schedule.num_train_timesteps).unwrap_or(u32::MAX);
+    let (_, end) = config.timestep_range(levels);
+    schedule.check_training(end).map_err(|error| {
+        Report::new(
+            Area::Model,
+            "The model cannot be trained with these settings",
+        )
+        .because_of(&error)
+        .advise(format!(
+            "Use --max-timestep {} or less.",
+            end.saturating_sub(2)
+        ))
+        .into()
+    })
+}
+
 /// Shape of a sample's latents, `[1, c, f, h, w]`: in the size of the settings, else in the one the model was made for.
 pub(super) fn latent_shape(
     config: &TransferConfig,
@@ -84,20 +106,15 @@ pub(super) fn load_unet(session: &Session) -> Result<Tuned, Halt> {
 }
 
 pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    let name = path.map_or_else(
-        || BUILTIN.to_owned(),
-        |path| {
-            absolute(path)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned()
-        },
-    );
+    // The folder that was opened, which may be a version inside the folder that was named.
+    let opened = path.map(|_| {
+        let dir = folder.source().locate("");
+        std::path::absolute(&dir).unwrap_or(dir)
+    });
+    let name = path.map_or_else(|| BUILTIN.to_owned(), |_| folder.name());
     Ok(ModelRecord {
         name,
-        folder: path.map(|path| absolute(path).to_string_lossy().into_owned()),
+        folder: opened.map(|dir| dir.to_string_lossy().into_owned()),
         weights_sha256: folder.weights_sha256()?,
     })
 }

@@ -43,24 +43,11 @@ impl From<VideoError> for Halt {
 
 impl From<ModelError> for Halt {
     fn from(error: ModelError) -> Self {
-        let advice = match &error {
-            ModelError::Scheduler(_) => "Check the model's scheduler_config.json.",
-            ModelError::Tensor(_) => {
-                "If memory is full, use --device cpu; otherwise please report this."
-            }
-            ModelError::Io { .. } => "Check that the files are there and that you may read them.",
-            ModelError::Keys(_) | ModelError::Weights { .. } => {
-                "Get the model again; its files are incomplete or belong to another one."
-            }
-            ModelError::Trained(_) => {
-                "Use the model that these weights were trained with, or a run of that model."
-            }
-            _ => "Use a ModelScope or ZeroScope model in diffusers layout, or leave --model out.",
-        };
         let area = match &error {
             ModelError::Trained(_) => Area::Request,
             _ => Area::Model,
         };
+        let advice = error.advice();
         Self::Failed(told(area, &error).advise(advice))
     }
 }

@@ -9,7 +9,8 @@ use super::context::JobContext;
 use super::export::{check_target, write_result};
 use super::message::{Event, Stage};
 use super::model::{
-    BUILTIN, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
+    BUILTIN, check_training, latent_shape, load_unet, model_record, open_model,
+    open_recorded_model, recommended,
 };
 use super::problem::Halt;
 use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
@@ -52,6 +53,7 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     let device = request.device.open()?;
     let folder = open_model(request.model.as_deref())?;
     recommended(&mut request.config, &folder)?;
+    check_training(&request.config, &folder)?;
     let (first, more) = read_clips(job, &request, &folder)?;
     let mut run = match &request.run {
         Some(path) => RunFolder::create(path)?,

@@ -37,6 +37,12 @@ pub struct ClipTextConfig {
     hidden_act: Activation,
 }
 
+/// What kind of text encoder a `config.json` is of.
+#[derive(Deserialize)]
+struct Kind {
+    model_type: Option<String>,
+}
+
 impl Default for ClipTextConfig {
     /// transformers' defaults, which are CLIP ViT-L's smaller sibling.
     fn default() -> Self {
@@ -59,6 +65,13 @@ impl ClipTextConfig {
     /// # Errors
     /// What is wrong or not supported, in words.
     pub fn from_json(text: &str) -> std::result::Result<Self, String> {
+        // The kind first: of another kind of encoder nothing else in the file means what it means here.
+        let Kind { model_type } = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if let Some(kind) = model_type.filter(|kind| kind != "clip_text_model") {
+            return Err(format!(
+                "a text encoder of type {kind} is not supported, only CLIP's (clip_text_model)"
+            ));
+        }
         let config: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let sizes = [
             ("vocab_size", config.vocab_size, 10_000_000),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::mistake::Mistake;
 use crate::schedulers::SchedulerError;
 
 /// Why a model could not be read.
@@ -15,6 +16,38 @@ pub enum ModelError {
         path: PathBuf,
         /// Files and folders that should be in it.
         missing: Vec<String>,
+    },
+    /// A model of which a part is not there.
+    #[error(
+        "{} is not complete: {} missing{}",
+        path.display(),
+        enumerate(missing),
+        unfinished(partial)
+    )]
+    Incomplete {
+        /// The folder that was opened.
+        path: PathBuf,
+        /// Files that should be in it.
+        missing: Vec<String>,
+        /// What a download left behind that did not end.
+        partial: Vec<String>,
+    },
+    /// Something else than a model's folder was named.
+    #[error("{} {mistake}", path.display())]
+    Mistaken {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        mistake: Mistake,
+    },
+    /// A file that stands for one Git would still have to fetch.
+    #[error(
+        "{} is a note of Git LFS in place of the file itself, which was not downloaded",
+        path.display()
+    )]
+    Pointer {
+        /// Which file.
+        path: PathBuf,
     },
     /// A configuration file that cannot be understood.
     #[error("{file} could not be understood: {why}")]
@@ -60,6 +93,35 @@ pub enum ModelError {
     /// A tensor operation failed, for example for lack of memory.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// What to do about it, one sentence.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Mistaken { mistake, .. } => return mistake.advice(),
+            Self::Incomplete { .. } => {
+                "Download the model again and let it finish; every file of the folder is needed."
+            }
+            Self::Pointer { .. } => {
+                "Run `git lfs pull` in the folder, or download the model's files by other means."
+            }
+            Self::Scheduler(_) => "Check the model's scheduler_config.json.",
+            Self::Tensor(_) => "If memory is full, use --device cpu; otherwise please report this.",
+            Self::Io { .. } => "Check that the files are there and that you may read them.",
+            Self::Keys(_) | Self::Weights { .. } => {
+                "Get the model again; its files are incomplete or belong to another one."
+            }
+            Self::Trained(_) => {
+                "Use the model that these weights were trained with, or a run of that model."
+            }
+            Self::NotAModelFolder { .. } | Self::Config { .. } | Self::Unsupported { .. } => {
+                "Use a ModelScope or ZeroScope model in diffusers layout, or leave --model out."
+            }
+        }
+        .to_owned()
+    }
 }
 
 /// Formats of weight files.
@@ -163,7 +225,7 @@ fn enumerate(names: &[String]) -> String {
     let mut text = names
         .iter()
         .take(SHOWN)
-        .map(String::as_str)
+        .map(|name| shown(name))
         .collect::<Vec<_>>()
         .join(", ");
     if names.len() > SHOWN {
@@ -172,14 +234,38 @@ fn enumerate(names: &[String]) -> String {
     text
 }
 
+fn unfinished(partial: &[String]) -> String {
+    match partial {
+        [] => String::new(),
+        names => format!("; a download did not end: {}", enumerate(names)),
+    }
+}
+
 /// What a reader finds out, or what is wrong in words that follow the name of the file.
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// A name out of a file, fit for a message: not too long, and nothing a terminal obeys.
 pub(crate) fn shown(name: &str) -> String {
     const SHOWN: usize = 100;
-    name.chars()
-        .take(SHOWN)
-        .flat_map(char::escape_debug)
-        .collect()
+    printable(name, SHOWN)
+}
+
+/// What a parser says, which may repeat any text of the file: as [`shown`], with room for a sentence.
+pub(super) fn said(error: &str) -> String {
+    const SHOWN: usize = 400;
+    printable(error, SHOWN)
+}
+
+fn printable(text: &str, most: usize) -> String {
+    let mut printable = String::new();
+    for letter in text.chars().take(most) {
+        match letter {
+            '"' | '\'' | '\\' => printable.push(letter),
+            other => printable.extend(other.escape_debug()),
+        }
+    }
+    if text.chars().nth(most).is_some() {
+        printable.push('…');
+    }
+    printable
 }

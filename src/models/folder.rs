@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Var};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::clip::{ClipTextConfig, ClipTextModel};
 use super::error::ModelError;
+use super::layout::{ModelCard, check_index, check_parts, incomplete};
+use super::mistake::{INDEX, is_meant, name_of, resolve};
 use super::source::FileSource;
-use super::tokenizer::ClipTokenizer;
+use super::tokenizer::{ClipTokenizer, tokenizer_files};
 use super::unet3d::{UNet3DConditionModel, UNet3DConfig};
 use super::vae::{AutoencoderKL, VaeConfig};
 use super::weight_file::{WeightNames, weight_files};
@@ -21,6 +22,16 @@ use crate::schedulers::SchedulerConfig;
 const DEFAULT_FRAMES: usize = 16;
 /// Side of the latents where `unet/config.json` does not say.
 const DEFAULT_LATENT_SIDE: usize = 32;
+/// Numbers in the latents of one clip; 128 frames of 1024x1024 pixels have a hundredth of it.
+const MOST_LATENTS: usize = 1 << 28;
+/// Files every model has.
+const CONFIGURATIONS: &[&str] = &[
+    INDEX,
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+];
 
 const UNET_WEIGHTS: WeightNames = WeightNames {
     folder: "unet",
@@ -36,22 +47,6 @@ const TEXT_WEIGHTS: WeightNames = WeightNames {
     safetensors: "model",
     torch: "pytorch_model",
 };
-
-/// What a model says about itself in `model_card.json`, a file of ours that other models need not have.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct ModelCard {
-    /// Frames it was trained on.
-    pub frames: Option<usize>,
-    /// Guidance scale that gives its best samples.
-    pub guidance: Option<f64>,
-    /// Sampling steps that give its best samples.
-    pub steps: Option<usize>,
-    /// Frames per second its clips play at.
-    pub fps: Option<f64>,
-    /// A prompt it obeys.
-    pub prompt: Option<String>,
-}
 
 /// What a clip must look like for a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +73,19 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Reads the configuration of the model in `dir`.
+    /// Reads the configuration of the model in `dir`, and looks whether its other files are there. `dir` may also be the
+    /// folder of one model in Hugging Face's cache (`models--OWNER--NAME`); its main version is taken then.
     ///
     /// # Errors
-    /// [`ModelError::NotAModelFolder`] with everything that is missing, or what is wrong with a file.
+    /// What is missing, what is wrong with a file, or what was named in place of a model's folder.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
-        Self::from_source(FileSource::Dir(dir.to_owned()))
+        Self::from_source(FileSource::Dir(resolve(dir)?))
+    }
+
+    /// Whether a person who names this path means a model, be it a wrong one or a part of one.
+    #[must_use]
+    pub fn is_meant(path: &Path) -> bool {
+        is_meant(path)
     }
 
     /// As [`Self::open`] for files that may be inside the program.
@@ -91,35 +93,18 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_source(source: FileSource) -> Result<Self, ModelError> {
-        let needed = [
-            "model_index.json",
-            "unet/config.json",
-            "vae/config.json",
-            "text_encoder/config.json",
-            "scheduler/scheduler_config.json",
-        ];
-        let missing: Vec<String> = needed
-            .iter()
-            .filter(|file| !source.has(file))
-            .map(ToString::to_string)
-            .collect();
-        if !missing.is_empty() {
-            return Err(ModelError::NotAModelFolder {
-                path: source.locate(""),
-                missing,
-            });
+        // The index first: of another kind of model other files are missing as well, and that is not its fault.
+        if source.has(INDEX) {
+            check_index(&source)?;
         }
-        check_class(&source)?;
+        check_presence(&source)?;
+        check_parts(&source)?;
         let read = |file: &str| source.text(file);
         let explain = |file: &'static str| {
             let source = &source;
             move |why: String| source.config_error(file, why)
         };
-        let card = match source.has("model_card.json") {
-            true => serde_json::from_str(&read("model_card.json")?)
-                .map_err(|e| source.config_error("model_card.json", e))?,
-            false => ModelCard::default(),
-        };
+        let card = ModelCard::read(&source)?;
         let unet = UNet3DConfig::from_json(&read("unet/config.json")?)
             .map_err(explain("unet/config.json"))?;
         let vae =
@@ -127,21 +112,65 @@ impl ModelFolder {
         let text = ClipTextConfig::from_json(&read("text_encoder/config.json")?)
             .map_err(explain("text_encoder/config.json"))?;
         let scheduler = SchedulerConfig::from_json(&read("scheduler/scheduler_config.json")?)?;
-        if unet.in_channels != vae.latent_channels || unet.text_width != text.hidden_size {
-            let why = format!(
-                "the parts do not fit together: latents of {} and {} channels, text of width {} and {}",
-                unet.in_channels, vae.latent_channels, unet.text_width, text.hidden_size
-            );
-            return Err(source.config_error("model_index.json", why));
-        }
-        Ok(Self {
+        let folder = Self {
             unet,
             vae,
             text,
             scheduler,
             card,
             source,
+        };
+        match folder.misfit() {
+            Some(why) => Err(folder.source.config_error(INDEX, why)),
+            None => Ok(folder),
+        }
+    }
+
+    /// Why the parts do not make one model.
+    fn misfit(&self) -> Option<String> {
+        let (unet, vae, text) = (&self.unet, &self.vae, &self.text);
+        if unet.in_channels != vae.latent_channels || unet.text_width != text.hidden_size {
+            return Some(format!(
+                "the parts do not fit together: latents of {} and {} channels, text of width {} and {}",
+                unet.in_channels, vae.latent_channels, unet.text_width, text.hidden_size
+            ));
+        }
+        if unet.out_channels != unet.in_channels {
+            return Some(format!(
+                "the network takes {} channels and gives {}, which no sampler here can use",
+                unet.in_channels, unet.out_channels
+            ));
+        }
+        let limits = self.clip_limits();
+        let sides = (limits.width / vae.factor()).saturating_mul(limits.height / vae.factor());
+        let numbers = [limits.default_frames, vae.latent_channels]
+            .into_iter()
+            .fold(sides, usize::saturating_mul);
+        (numbers > MOST_LATENTS).then(|| {
+            format!(
+                "its clips have {} frames of {}x{} pixels, more than any model",
+                limits.default_frames, limits.width, limits.height
+            )
         })
+    }
+
+    /// Holds the names and shapes in the weight files of all parts against the networks their configurations describe. No
+    /// weight is read: this takes a moment and the memory of the files' tables of contents.
+    ///
+    /// # Errors
+    /// As [`Self::load_unet`].
+    pub fn check_weights(&self) -> Result<(), ModelError> {
+        let (f32, cpu) = (DType::F32, &Device::Cpu);
+        self.weights(UNET_WEIGHTS, f32, cpu, &|w| {
+            UNet3DConditionModel::new(w, &self.unet).map(drop)
+        })?;
+        self.weights(VAE_WEIGHTS, f32, cpu, &|w| {
+            AutoencoderKL::new(w, &self.vae).map(drop)
+        })?;
+        self.weights(TEXT_WEIGHTS, f32, cpu, &|w| {
+            ClipTextModel::new(w, &self.text).map(drop)
+        })?;
+        Ok(())
     }
 
     /// Loads the denoising network, with a variable for each weight `trainable` chooses by name, in `f32`. The frozen
@@ -169,7 +198,9 @@ impl ModelFolder {
         dtype: DType,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
-        let weights = self.weights(UNET_WEIGHTS, dtype, device)?;
+        let weights = self.weights(UNET_WEIGHTS, dtype, device, &|w| {
+            UNet3DConditionModel::new(w, &self.unet).map(drop)
+        })?;
         prepare(&weights);
         let unet = UNet3DConditionModel::new(&weights, &self.unet)?;
         Ok((unet, weights.trainables()))
@@ -180,7 +211,9 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::load_unet`].
     pub fn load_vae(&self, device: &Device) -> Result<AutoencoderKL, ModelError> {
-        AutoencoderKL::new(&self.weights(VAE_WEIGHTS, DType::F32, device)?, &self.vae)
+        let build = |weights: &Weights| AutoencoderKL::new(weights, &self.vae);
+        let weights = self.weights(VAE_WEIGHTS, DType::F32, device, &|w| build(w).map(drop))?;
+        build(&weights)
     }
 
     /// Loads the tokenizer and the text encoder, in `f32`.
@@ -189,8 +222,9 @@ impl ModelFolder {
     /// As [`Self::load_unet`].
     pub fn load_text(&self, device: &Device) -> Result<(ClipTokenizer, ClipTextModel), ModelError> {
         let tokenizer = ClipTokenizer::from_source(&self.source, "tokenizer")?;
-        let weights = self.weights(TEXT_WEIGHTS, DType::F32, device)?;
-        Ok((tokenizer, ClipTextModel::new(&weights, &self.text)?))
+        let build = |weights: &Weights| ClipTextModel::new(weights, &self.text);
+        let weights = self.weights(TEXT_WEIGHTS, DType::F32, device, &|w| build(w).map(drop))?;
+        Ok((tokenizer, build(&weights)?))
     }
 
     /// The noise schedule the model was trained with.
@@ -211,6 +245,12 @@ impl ModelFolder {
     /// What the model recommends.
     pub fn card(&self) -> &ModelCard {
         &self.card
+    }
+
+    /// What to call it: its folder's name, or its name on the hub where it lies in Hugging Face's cache.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.source.locate(""))
     }
 
     /// Where its files are.
@@ -251,35 +291,49 @@ impl ModelFolder {
         Ok(hashes)
     }
 
+    /// The weights of one part. `build` lays the network out once without reading any, so that what does not fit is
+    /// refused before memory is asked for.
     fn weights(
         &self,
         part: WeightNames,
         dtype: DType,
         device: &Device,
+        build: &dyn Fn(&Weights) -> Result<(), ModelError>,
     ) -> Result<Weights, ModelError> {
         let files = weight_files(&self.source, part)?;
-        Weights::from_source(&self.source, &files, dtype, device)
+        let weights = Weights::from_source(&self.source, &files, dtype, device)?;
+        build(&weights.without_reading())?;
+        Ok(weights)
     }
 }
 
-/// Refuses image models and other networks by the class names in the folder's own files.
-fn check_class(source: &FileSource) -> Result<(), ModelError> {
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(rename = "_class_name")]
-        class_name: String,
-    }
-    for (file, expected) in [
-        ("unet/config.json", "UNet3DConditionModel"),
-        ("vae/config.json", "AutoencoderKL"),
-    ] {
-        let Named { class_name } =
-            serde_json::from_str(&source.text(file)?).map_err(|e| source.config_error(file, e))?;
-        if class_name != expected {
-            return Err(ModelError::Unsupported {
-                what: format!("a {class_name} in place of a {expected}"),
-            });
+/// Looks whether every file is there, and is more than a note of Git LFS.
+fn check_presence(source: &FileSource) -> Result<(), ModelError> {
+    let mut missing: Vec<String> = CONFIGURATIONS
+        .iter()
+        .filter(|file| !source.has(file))
+        .map(ToString::to_string)
+        .collect();
+    let mut present = Vec::new();
+    let files = [UNET_WEIGHTS, VAE_WEIGHTS, TEXT_WEIGHTS]
+        .map(|part| weight_files(source, part))
+        .into_iter()
+        .chain([tokenizer_files(source, "tokenizer")]);
+    for files in files {
+        match files {
+            Ok(files) => present.extend(files),
+            Err(ModelError::Incomplete { missing: more, .. }) => missing.extend(more),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    if missing.is_empty() {
+        return present
+            .iter()
+            .try_for_each(|file| source.refuse_pointer(file));
+    }
+    if source.has(INDEX) {
+        return Err(incomplete(source, missing));
+    }
+    let path = source.locate("");
+    Err(ModelError::NotAModelFolder { path, missing })
 }

@@ -7,14 +7,21 @@
 //!
 //! Weights lie in safetensors files or in PyTorch's `.bin` files (`torch_file`, over `zip_index` and `pickle`). Either is
 //! mapped into memory and each tensor is read out of the map when it is asked for. Nothing in a file is ever executed.
+//!
+//! What a person may name instead of a model's folder is known by `mistake`; what the small files beside the weights say
+//! is checked by `layout`. Before any weight is read the whole network is laid out with placeholders against the names
+//! and shapes in the files ([`ModelFolder::check_weights`]), so that a misfit costs neither time nor memory.
 
 mod adapter;
 mod builtin;
 mod clip;
 mod error;
 mod folder;
+mod layout;
+mod mistake;
 mod pickle;
 mod resnet;
+mod safetensors_file;
 mod source;
 mod tokenizer;
 mod torch_file;
@@ -29,7 +36,9 @@ pub use builtin::builtin;
 pub use clip::{ClipTextConfig, ClipTextModel};
 pub(crate) use error::shown;
 pub use error::{KeyReport, ModelError, WeightFormat, WrongShape};
-pub use folder::{ClipLimits, ModelCard, ModelFolder};
+pub use folder::{ClipLimits, ModelFolder};
+pub use layout::ModelCard;
+pub use mistake::Mistake;
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};

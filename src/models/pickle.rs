@@ -15,6 +15,8 @@ use super::error::{Parsed, shown};
 const MAX_BYTES: usize = 16 << 20;
 /// A tensor takes about forty instructions.
 const MAX_STEPS: usize = 1 << 20;
+/// A tensor leaves about forty values in the tables below.
+const MAX_VALUES: usize = 1 << 18;
 /// Keeps a long tuple from being copied into the shape of many tensors.
 const MAX_DIMS: usize = 8;
 /// Bytes of a module's or a function's name.
@@ -63,6 +65,7 @@ pub(super) fn tensors(bytes: &[u8]) -> Parsed<BTreeMap<&str, PickledTensor<'_>>>
         memo: BTreeMap::new(),
         parts: Vec::new(),
         dicts: Vec::new(),
+        entries: 0,
         tensors: Vec::new(),
     };
     let top = machine.run()?;
@@ -102,6 +105,8 @@ struct Machine<'a> {
     memo: BTreeMap<u32, Value<'a>>,
     parts: Vec<Value<'a>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    /// Entries of all dicts.
+    entries: usize,
     tensors: Vec<PickledTensor<'a>>,
 }
 
@@ -116,6 +121,7 @@ impl<'a> Machine<'a> {
             let instruction = self.byte()?;
             if instruction != b'.' {
                 self.step(instruction)?;
+                self.check_size()?;
                 continue;
             }
             let top = self.pop()?;
@@ -127,6 +133,24 @@ impl<'a> Machine<'a> {
         Err(format!(
             "its description has more than {MAX_STEPS} instructions"
         ))
+    }
+
+    /// An instruction of one byte may make a value of forty: without a limit a small file could ask for a lot of memory.
+    fn check_size(&self) -> Parsed<()> {
+        // A tensor is as large as a handful of values, a pair of a dict as two.
+        let values = self.stack.len()
+            + self.marks.len()
+            + self.memo.len()
+            + self.parts.len()
+            + self.dicts.len()
+            + 2 * self.entries
+            + 6 * self.tensors.len();
+        match values <= MAX_VALUES {
+            true => Ok(()),
+            false => Err(format!(
+                "its description makes more than {MAX_VALUES} values, more than that of any model"
+            )),
+        }
     }
 
     fn step(&mut self, instruction: u8) -> Parsed<()> {
@@ -335,6 +359,7 @@ impl<'a> Machine<'a> {
         if !single.is_empty() {
             return Err("it stores a name without a value".to_owned());
         }
+        self.entries += pairs.len();
         self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)));
         Ok(())
     }

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::error::ModelError;
+use super::error::{ModelError, said};
 
 /// The largest configuration or vocabulary that is read into memory; real ones are below 4 MiB.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+/// How a file begins that Git LFS puts in place of a large one until it is fetched. Source: the Git LFS specification.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The files of one model, named by their path inside its folder with `/` between the parts.
 #[derive(Clone, Debug)]
@@ -65,7 +67,49 @@ impl FileSource {
             Self::Dir(_) => self.read_small(path)?,
             Self::Embedded(_) => self.bytes(path)?.to_vec(),
         };
+        if is_pointer(&bytes) {
+            return Err(self.pointer(path));
+        }
         String::from_utf8(bytes).map_err(|_| self.config_error(path, "it is not UTF-8 text"))
+    }
+
+    /// Refuses a note of Git LFS by its first bytes, whatever the file should be.
+    ///
+    /// # Errors
+    /// [`ModelError::Pointer`], or when the file cannot be read.
+    pub(super) fn refuse_pointer(&self, path: &str) -> Result<(), ModelError> {
+        let Self::Dir(_) = self else {
+            return Ok(());
+        };
+        let place = self.locate(path);
+        let mut start = Vec::new();
+        File::open(&place)
+            .and_then(|file| file.take(POINTER.len() as u64).read_to_end(&mut start))
+            .map_err(unreadable(&place))?;
+        match is_pointer(&start) {
+            true => Err(self.pointer(path)),
+            false => Ok(()),
+        }
+    }
+
+    fn pointer(&self, path: &str) -> ModelError {
+        let path = self.locate(path);
+        ModelError::Pointer { path }
+    }
+
+    /// Whether a file that `index` names really lies beside it, links followed: in the folder the index is in, or in the
+    /// folder the index is a link into, which is how Hugging Face's cache keeps all files of a model.
+    pub(super) fn is_beside(&self, index: &str, path: &str) -> bool {
+        let Self::Dir(dir) = self else {
+            return true;
+        };
+        let (index, path) = (dir.join(index), dir.join(path));
+        let folder_of = |file: &Path| Some(file.canonicalize().ok()?.parent()?.to_owned());
+        let Some(real) = folder_of(&path) else {
+            return false;
+        };
+        let named = index.parent().and_then(|folder| folder.canonicalize().ok());
+        named.as_ref() == Some(&real) || folder_of(&index) == Some(real)
     }
 
     /// The content of a file of any size, without copying it.
@@ -92,7 +136,7 @@ impl FileSource {
     pub(super) fn config_error(&self, path: &str, why: impl ToString) -> ModelError {
         ModelError::Config {
             file: self.locate(path).display().to_string(),
-            why: why.to_string(),
+            why: said(&why.to_string()),
         }
     }
 
@@ -104,7 +148,7 @@ impl FileSource {
             .and_then(|file| file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes))
             .map_err(unreadable(&place))?;
         if bytes.len() as u64 > MAX_TEXT_BYTES {
-            return Err(self.config_error(path, "it is larger than 64 MiB"));
+            return Err(self.config_error(path, "it is larger than 16 MiB"));
         }
         Ok(bytes)
     }
@@ -130,6 +174,11 @@ impl FileBytes {
         let map = unsafe { Mmap::map(&file) };
         map.map(Self::Mapped).map_err(unreadable(path))
     }
+}
+
+/// Whether these are the first bytes of a note of Git LFS.
+pub(super) fn is_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(POINTER)
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::error::ModelError;
 use super::resnet::{
@@ -45,6 +46,8 @@ pub struct VaeConfig {
     down_block_types: Vec<String>,
     up_block_types: Vec<String>,
     shift_factor: Option<f64>,
+    latents_mean: Option<IgnoredAny>,
+    latents_std: Option<IgnoredAny>,
 }
 
 impl Default for VaeConfig {
@@ -64,6 +67,8 @@ impl Default for VaeConfig {
             down_block_types: vec!["DownEncoderBlock2D".to_owned()],
             up_block_types: vec!["UpDecoderBlock2D".to_owned()],
             shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
         }
     }
 }
@@ -91,7 +96,7 @@ impl VaeConfig {
             ("out_channels", self.out_channels, 1024),
             ("latent_channels", self.latent_channels, 1024),
             ("layers_per_block", self.layers_per_block, 64),
-            ("norm_num_groups", self.norm_num_groups, 65_536),
+            ("norm_num_groups", self.norm_num_groups, 1024),
             ("the number of levels", levels, 16),
         ];
         if let Some((name, value, most)) = sizes
@@ -134,6 +139,9 @@ impl VaeConfig {
         }
         if self.shift_factor.is_some_and(|shift| shift != 0.0) {
             return Err("a shift_factor is not supported".to_owned());
+        }
+        if self.latents_mean.is_some() || self.latents_std.is_some() {
+            return Err("latents_mean and latents_std are not supported".to_owned());
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Weight files: which of them belong to a model, and the tensors in them, read one by one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -7,15 +8,14 @@ use std::path::Path;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
-use super::error::{ModelError, Parsed, WeightFormat};
-use super::source::{FileBytes, FileSource};
+use super::error::{ModelError, WeightFormat, said, shown};
+use super::layout::incomplete;
+use super::safetensors_file;
+use super::source::{FileBytes, FileSource, is_pointer};
 use super::torch_file;
-
-/// The largest header of a safetensors file that is read; two thousand tensors take 300 KiB.
-const MAX_HEADER: usize = 16 << 20;
 
 /// Where a tensor is in its file.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl StoredTensor {
             Dtype::F64 => DType::F64,
             other => {
                 let why = format!("it stores numbers as {other:?}");
-                return Err(damaged(&self.file_name, why));
+                return Err(damaged(&self.file_name, &why));
             }
         };
         let data = &self.file[range.clone()];
@@ -78,11 +78,11 @@ impl StoredTensor {
     }
 }
 
-fn damaged(file: &str, why: String) -> ModelError {
+fn damaged(file: &str, why: &str) -> ModelError {
     ModelError::Weights {
         file: file.to_owned(),
         format: format_of(file),
-        why,
+        why: said(why),
     }
 }
 
@@ -103,65 +103,32 @@ pub(super) fn index_files(
 ) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
     let mut all = BTreeMap::new();
     for (name, bytes) in files {
+        if is_pointer(&bytes) {
+            return Err(ModelError::Pointer { path: name.into() });
+        }
         let (file_name, file): (Rc<str>, _) = (name.into(), Rc::new(bytes));
         let places = match format_of(&file_name) {
-            WeightFormat::Safetensors => index_safetensors(&file),
+            WeightFormat::Safetensors => safetensors_file::index(&file),
             WeightFormat::Torch => torch_file::index(&file),
         };
-        for (name, place) in places.map_err(|why| damaged(&file_name, why))? {
+        for (name, place) in places.map_err(|why| damaged(&file_name, &why))? {
             let tensor = StoredTensor {
                 file: Rc::clone(&file),
                 file_name: Rc::clone(&file_name),
                 place,
             };
-            if let Some(other) = all.insert(name.clone(), tensor) {
-                let why = format!("{name} is stored in another file as well");
-                return Err(damaged(&other.file_name, why));
+            match all.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(tensor);
+                }
+                Entry::Occupied(other) => {
+                    let why = format!("{} is stored in another file as well", shown(other.key()));
+                    return Err(damaged(&other.get().file_name, &why));
+                }
             }
         }
     }
     Ok(all)
-}
-
-/// Where the tensors of a safetensors file are.
-///
-/// The header is cut out here and not by `SafeTensors::read_metadata`, which adds the end of the data to the length of
-/// the header without a check: a hostile header would end a debug build of this program.
-fn index_safetensors(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
-    let (length, rest) = file
-        .split_first_chunk::<8>()
-        .ok_or("it is shorter than the length of a header")?;
-    let length = u64::from_le_bytes(*length);
-    let (header, data) = usize::try_from(length)
-        .ok()
-        .filter(|&length| length <= MAX_HEADER)
-        .and_then(|length| rest.split_at_checked(length))
-        .ok_or_else(|| {
-            format!(
-                "it declares a header of {length} bytes where {} are left",
-                rest.len()
-            )
-        })?;
-    // This proves for each tensor that its bytes follow those of the tensor before and are as many as its shape needs.
-    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| e.to_string())?;
-    if metadata.data_len() != data.len() {
-        return Err(format!(
-            "it declares {} bytes of numbers and holds {}",
-            metadata.data_len(),
-            data.len()
-        ));
-    }
-    let start = file.len() - data.len();
-    let places = metadata.tensors().into_iter().map(|(name, info)| {
-        let place = TensorPlace {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            range: start + info.data_offsets.0..start + info.data_offsets.1,
-            strides: None,
-        };
-        (name, place)
-    });
-    Ok(places.collect())
 }
 
 /// Where the weights of one part of a model may be.
@@ -216,10 +183,7 @@ pub(super) fn weight_files(
         return Err(ModelError::Unsupported { what });
     }
     let missing = vec![format!("{folder}/{}.safetensors", part.safetensors)];
-    Err(ModelError::NotAModelFolder {
-        path: source.locate(""),
-        missing,
-    })
+    Err(incomplete(source, missing))
 }
 
 fn shards(
@@ -251,12 +215,13 @@ fn shards(
         .filter(|file| !source.has(file))
         .cloned()
         .collect();
-    if missing.is_empty() {
-        Ok(files)
-    } else {
-        Err(ModelError::NotAModelFolder {
-            path: source.locate(""),
-            missing,
-        })
+    if !missing.is_empty() {
+        return Err(incomplete(source, missing));
     }
+    // Nor by a link: whoever packed the folder may have put one there.
+    if let Some(file) = files.iter().find(|file| !source.is_beside(index, file)) {
+        let why = format!("{} is a link to a place outside its folder", shown(file));
+        return Err(source.config_error(index, why));
+    }
+    Ok(files)
 }

@@ -22,6 +22,9 @@ use crate::nn::{
 /// [`Weights::finish`] tells all of them together.
 type Built<T> = Result<T, ModelError>;
 
+/// How many more weights a network may ask for than its files hold. The largest one here has 1,480; a configuration that
+/// asks for more than this describes another network or an absurd one, and the list of what is missing would be of no use.
+const MOST_MISSES: usize = 4096;
 /// Kernel width of every convolution over frames.
 const TEMPORAL_TAPS: usize = 3;
 
@@ -40,12 +43,22 @@ pub struct Weights {
 struct Store {
     /// Where the weights came from, for messages.
     files: String,
-    tensors: BTreeMap<String, Entry>,
+    tensors: Rc<BTreeMap<String, Entry>>,
     dtype: DType,
     device: Device,
-    /// Record what is asked for instead of handing out tensors.
-    recording: bool,
+    mode: Mode,
     notes: RefCell<Notes>,
+}
+
+/// What happens with a weight that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It is read.
+    Read,
+    /// Its name and shape are compared with the files; the layer gets a placeholder.
+    Compare,
+    /// Its name and shape are noted; the layer gets a placeholder.
+    Record,
 }
 
 enum Entry {
@@ -117,9 +130,27 @@ impl Weights {
             &Device::Cpu,
         );
         if let Some(store) = Rc::get_mut(&mut weights.store) {
-            store.recording = true;
+            store.mode = Mode::Record;
         }
         weights
+    }
+
+    /// The same weights, compared and not read: a network built from them has layers of placeholder size and cannot run, but
+    /// building it tells everything that does not fit, as [`Self::finish`] does. What shall learn is not asked about.
+    #[must_use]
+    pub fn without_reading(&self) -> Self {
+        let store = Store {
+            files: self.store.files.clone(),
+            tensors: Rc::clone(&self.store.tensors),
+            dtype: self.store.dtype,
+            device: Device::Cpu,
+            mode: Mode::Compare,
+            notes: RefCell::new(Notes::default()),
+        };
+        Self {
+            store: Rc::new(store),
+            prefix: self.prefix.clone(),
+        }
     }
 
     fn from_bytes(files: Vec<(String, FileBytes)>, dtype: DType, device: &Device) -> Built<Self> {
@@ -140,10 +171,10 @@ impl Weights {
         let notes = RefCell::new(Notes::default());
         let store = Store {
             files,
-            tensors,
+            tensors: Rc::new(tensors),
             dtype,
             device: device.clone(),
-            recording: false,
+            mode: Mode::Read,
             notes,
         };
         Self {
@@ -339,7 +370,7 @@ impl Weights {
     /// [`ModelError::Keys`] with every weight that is missing, unexpected or of the wrong shape.
     pub fn finish(&self) -> Built<()> {
         let report = self.report();
-        if self.store.recording || report.is_clean() {
+        if self.store.mode == Mode::Record || report.is_clean() {
             Ok(())
         } else {
             Err(ModelError::Keys(Box::new(report)))
@@ -404,8 +435,15 @@ impl Weights {
         let name = self.full_name(name);
         let mut notes = store.notes.borrow_mut();
         notes.asked.insert(name.clone(), shape.to_vec());
+        let most = store.tensors.len() + MOST_MISSES;
+        if notes.asked.len() > most {
+            return Err(ModelError::Config {
+                file: format!("the configuration beside {}", store.files),
+                why: format!("it describes a network of more than {most} weights"),
+            });
+        }
         let Some(entry) = store.tensors.get(&name) else {
-            if !store.recording {
+            if store.mode != Mode::Record {
                 notes.missing.insert(name);
             }
             return Ok(None);
@@ -430,6 +468,7 @@ impl Weights {
             store.dtype
         };
         match entry {
+            _ if store.mode == Mode::Compare => Ok(None),
             Entry::Stored(stored) => stored.read(dtype, &store.device).map(Some),
             Entry::Memory(tensor) => Ok(Some(tensor.to_dtype(dtype)?.to_device(&store.device)?)),
         }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::NoiseSchedule;
+
 /// Why a scheduler cannot be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SchedulerError {
@@ -215,6 +217,40 @@ impl SolverConfig {
     }
 }
 
+/// Schedulers whose files describe noise levels by variances, as diffusers names them, without the word at their end. Others
+/// (flow matching, VQ, consistency models) walk between other ends; read as this one their files would give nothing but noise.
+const KNOWN_CLASSES: &[&str] = &[
+    "DDIM",
+    "DDIMInverse",
+    "DDIMParallel",
+    "DDPM",
+    "DDPMParallel",
+    "DEISMultistep",
+    "DPMSolverMultistep",
+    "DPMSolverMultistepInverse",
+    "DPMSolverSDE",
+    "DPMSolverSinglestep",
+    "EulerAncestralDiscrete",
+    "EulerDiscrete",
+    "HeunDiscrete",
+    "KDPM2AncestralDiscrete",
+    "KDPM2Discrete",
+    "LCM",
+    "LMSDiscrete",
+    "PNDM",
+    "SASolver",
+    "TCD",
+    "UniPCMultistep",
+];
+
+/// What a parser says about a file, which may repeat any of its text: cut, and without what a terminal obeys.
+fn said(error: &serde_json::Error) -> SchedulerError {
+    const SHOWN: usize = 400;
+    let letters = error.to_string();
+    let plain = letters.chars().filter(|letter| !letter.is_control());
+    SchedulerError::Config(plain.take(SHOWN).collect())
+}
+
 fn default_class() -> String {
     "DDIMScheduler".to_owned()
 }
@@ -243,8 +279,8 @@ impl SchedulerConfig {
     /// # Errors
     /// [`SchedulerError::Config`] for broken text or values, [`SchedulerError::Unsupported`] for thresholding.
     pub fn from_json(text: &str) -> Result<Self, SchedulerError> {
-        let config: Self = serde_json::from_str(&text.replace("-Infinity", "null"))
-            .map_err(|e| SchedulerError::Config(e.to_string()))?;
+        let config: Self =
+            serde_json::from_str(&text.replace("-Infinity", "null")).map_err(|e| said(&e))?;
         config.check()?;
         Ok(config)
     }
@@ -285,8 +321,36 @@ impl SchedulerConfig {
         self.set_alpha_to_one.unwrap_or(true)
     }
 
+    /// Whether a training can tell the clean sample at every level below `end`: predicted noise says nothing about it where no
+    /// signal is left, as at the last level of a file with `rescale_betas_zero_snr`.
+    ///
+    /// # Errors
+    /// [`SchedulerError::Unsupported`] where it cannot.
+    pub fn check_training(&self, end: u32) -> Result<(), SchedulerError> {
+        let table = NoiseSchedule::new(self).alphas_cumprod;
+        let last = table.get(..end as usize).unwrap_or(&table).last();
+        if self.prediction_type == PredictionType::Epsilon && last.is_some_and(|&abar| abar <= 0.0)
+        {
+            let what = "a training by noise prediction at a level that holds no signal".to_owned();
+            return Err(SchedulerError::Unsupported(what));
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), SchedulerError> {
         let bad = |text: String| Err(SchedulerError::Config(text));
+        let class = self.class_name.strip_suffix("Scheduler").unwrap_or("");
+        if !KNOWN_CLASSES.contains(&class) {
+            let shown: String = self
+                .class_name
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(100)
+                .collect();
+            return Err(SchedulerError::Unsupported(format!(
+                "the scheduler {shown}"
+            )));
+        }
         if self.thresholding {
             return Err(SchedulerError::Unsupported(
                 "dynamic thresholding".to_owned(),

@@ -1,5 +1,7 @@
 //! Helpers shared by the test modules.
 
+pub mod heap;
+
 use std::path::{Path, PathBuf};
 
 use spectral_motion::project::TensorFile;

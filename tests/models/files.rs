@@ -134,12 +134,44 @@ fn shards_are_one_model() {
         tensors.len().div_ceil(100) + 2
     );
 
+    // What a link leads to must be in the same folder as well, the index's own or the one the index is a link into.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+        let (unet, outside) = (dir.path().join("unet"), tempfile::tempdir().unwrap());
+        let shard = unet.join("part-0.safetensors");
+        let elsewhere = outside.path().join("part-0.safetensors");
+        fs::rename(&shard, &elsewhere).unwrap();
+        symlink(&elsewhere, &shard).unwrap();
+        let message = folder.check_weights().unwrap_err().to_string();
+        assert!(
+            message.contains("part-0.safetensors is a link to a place outside its folder"),
+            "{message}"
+        );
+        fs::remove_file(&shard).unwrap();
+        fs::rename(&elsewhere, &shard).unwrap();
+        // As Hugging Face's cache keeps them: the folder has links to files in one other folder.
+        for entry in fs::read_dir(&unet).unwrap() {
+            let name = entry.unwrap().file_name();
+            fs::rename(unet.join(&name), outside.path().join(&name)).unwrap();
+            symlink(outside.path().join(&name), unet.join(&name)).unwrap();
+        }
+        folder.check_weights().unwrap();
+        for entry in fs::read_dir(outside.path()).unwrap() {
+            let name = entry.unwrap().file_name();
+            fs::remove_file(unet.join(&name)).unwrap();
+            fs::rename(outside.path().join(&name), unet.join(&name)).unwrap();
+        }
+    }
+
     // An index that reaches elsewhere, names nothing, or names what is not there.
     for file in [
         "../secret.safetensors",
         "/etc/passwd",
         "a\\b.safetensors",
         "C:b.safetensors",
+        "sub/part-0.safetensors",
+        "..",
         "model.bin",
         "",
     ] {
@@ -205,10 +237,7 @@ fn damaged_files_are_refused_in_words() {
     let tensor = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     let length = tensor.len() as u64;
     for (name, bytes) in [
-        (
-            "text",
-            b"version https://git-lfs.github.com/spec/v1".to_vec(),
-        ),
+        ("text", b"these are not the weights you look for".to_vec()),
         (
             "header-beyond-the-end",
             header(length + 100, tensor, &[0; 8]),
@@ -228,6 +257,35 @@ fn damaged_files_are_refused_in_words() {
                 r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#;
             header(json.len() as u64, json, &[0; 8])
         }),
+        ("overlapping", {
+            let json = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("a-gap", {
+            let json = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("too-few-bytes", {
+            let json = r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("one-name-twice", {
+            let json = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("nine-dimensions", {
+            let json = r#"{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("a-negative-size", {
+            let json = r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("an-unknown-type", {
+            let json = r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}}"#;
+            header(json.len() as u64, json, &[0; 8])
+        }),
+        ("more-after-the-end", header(length, tensor, &[0; 9])),
         // Ends eight bytes below 2^64, which the length of a header's length does not fit behind.
         ("ends-of-exabytes", {
             let size = (1u64 << 61) - 1;
@@ -245,7 +303,15 @@ fn damaged_files_are_refused_in_words() {
             "{message}"
         );
     }
-    assert!(write("empty", b"").contains("empty"));
+    assert!(write("empty", b"").contains("shorter than the length of a header"));
+    let pointer = write(
+        "pointer",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n",
+    );
+    assert!(
+        pointer.contains("pointer is a note of Git LFS"),
+        "{pointer}"
+    );
     assert!(error(open(&path("absent"))).contains("could not be read"));
     let good = header(length, tensor, &[0; 8]);
     fs::write(path("one"), &good).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use candle_core::Device;
 use spectral_motion::models::{ClipLimits, FileSource, ModelError, ModelFolder, builtin};
 
-use super::{micro, micro_copy, micro_folder, relative_error};
+use super::{micro_copy, micro_folder, relative_error};
 
 #[test]
 fn a_folder_tells_its_limits() {
@@ -68,43 +68,30 @@ fn weights_are_known_by_their_checksum() {
     );
 }
 
+/// Pairs of a path inside the micro model and the file's content.
+macro_rules! micro_files {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_bytes!(concat!("../golden/micro/model/", $path)).as_slice())),*]
+    };
+}
+
 #[test]
 fn a_model_inside_the_program_is_the_same_model() {
-    const FILES: &[(&str, &[u8])] = &[
-        (
-            "model_index.json",
-            include_bytes!("../golden/micro/model/model_index.json"),
-        ),
-        (
-            "unet/config.json",
-            include_bytes!("../golden/micro/model/unet/config.json"),
-        ),
-        (
-            "vae/config.json",
-            include_bytes!("../golden/micro/model/vae/config.json"),
-        ),
-        (
-            "text_encoder/config.json",
-            include_bytes!("../golden/micro/model/text_encoder/config.json"),
-        ),
-        (
-            "scheduler/scheduler_config.json",
-            include_bytes!("../golden/micro/model/scheduler/scheduler_config.json"),
-        ),
-        (
-            "tokenizer/vocab.json",
-            include_bytes!("../golden/micro/model/tokenizer/vocab.json"),
-        ),
-        (
-            "tokenizer/merges.txt",
-            include_bytes!("../golden/micro/model/tokenizer/merges.txt"),
-        ),
-        (
-            "text_encoder/model.safetensors",
-            include_bytes!("../golden/micro/model/text_encoder/model.safetensors"),
-        ),
+    const FILES: &[(&str, &[u8])] = micro_files![
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
     ];
     let embedded = ModelFolder::from_source(FileSource::Embedded(FILES)).unwrap();
+    embedded.check_weights().unwrap();
+    assert_eq!(embedded.name(), "built-in model");
     let text = |folder: &ModelFolder| {
         let (tokenizer, encoder) = folder.load_text(&Device::Cpu).unwrap();
         encoder
@@ -115,11 +102,22 @@ fn a_model_inside_the_program_is_the_same_model() {
         relative_error(&text(&embedded), &text(&micro_folder())),
         0.0
     );
-    let missing = embedded.load_vae(&Device::Cpu).unwrap_err().to_string();
+    let without = FileSource::Embedded(&FILES[..FILES.len() - 1]);
+    let missing = ModelFolder::from_source(without).unwrap_err().to_string();
     assert!(
-        missing.contains("vae/diffusion_pytorch_model.safetensors missing"),
+        missing.contains("is not complete: vae/diffusion_pytorch_model.safetensors missing"),
         "{missing}"
     );
+}
+
+/// What is said of the micro model when `from` is `to` in one of its files.
+fn damage(file: &str, from: &str, to: &str) -> String {
+    let copy = micro_copy();
+    let path = copy.path().join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{file}");
+    fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    ModelFolder::open(copy.path()).unwrap_err().to_string()
 }
 
 #[test]
@@ -130,27 +128,8 @@ fn other_folders_are_refused_in_words() {
         panic!("an empty folder was opened");
     };
     assert_eq!(missing[0], "model_index.json");
-    assert_eq!(missing.len(), 5);
-    let message = ModelFolder::open(&micro().join("unet"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("is not a model folder: model_index.json, unet/config.json"),
-        "{message}"
-    );
-    let message = ModelFolder::open(&micro().join("no such folder"))
-        .unwrap_err()
-        .to_string();
-    assert!(message.contains("is not a model folder"), "{message}");
-
-    let damage = |file: &str, from: &str, to: &str| {
-        let copy = micro_copy();
-        let path = copy.path().join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{file}");
-        fs::write(&path, text.replace(from, to)).unwrap();
-        ModelFolder::open(copy.path()).unwrap_err().to_string()
-    };
+    // Five configurations, the weights of three networks, a tokenizer.
+    assert_eq!(missing.len(), 9);
     for (file, from, to, part) in [
         (
             "unet/config.json",
@@ -166,6 +145,12 @@ fn other_folders_are_refused_in_words() {
             "do not fit together",
         ),
         (
+            "unet/config.json",
+            "\"out_channels\": 4",
+            "\"out_channels\": 8",
+            "takes 4 channels and gives 8",
+        ),
+        (
             "vae/config.json",
             "\"latent_channels\": 4",
             "\"latent_channels\": 8",
@@ -178,15 +163,128 @@ fn other_folders_are_refused_in_words() {
             "unknown variant",
         ),
         (
+            "text_encoder/config.json",
+            "\"clip_text_model\"",
+            "\"t5\"",
+            "a text encoder of type t5",
+        ),
+        (
             "scheduler/scheduler_config.json",
             "scaled_linear",
             "sigmoid",
             "unknown variant",
         ),
+        (
+            "scheduler/scheduler_config.json",
+            "DDIMScheduler",
+            "FlowMatchEulerDiscreteScheduler",
+            "asks for the scheduler FlowMatchEulerDiscreteScheduler",
+        ),
     ] {
         let message = damage(file, from, to);
         assert!(message.contains(part), "{file}: {message}");
     }
+}
+
+#[test]
+fn an_index_of_other_classes_is_refused_in_words() {
+    let index = "model_index.json";
+    for (from, to, part) in [
+        (
+            "TextToVideoSDPipeline",
+            "StableDiffusionPipeline",
+            "is a model for still pictures (StableDiffusionPipeline)",
+        ),
+        (
+            "TextToVideoSDPipeline",
+            "StableVideoDiffusionPipeline",
+            "is a model for StableVideoDiffusionPipeline, which this program does not run",
+        ),
+        (
+            "TextToVideoSDPipeline",
+            "TextToVideoIFInterpPipeline",
+            "is a stage of Show-1",
+        ),
+        (
+            "UNet3DConditionModel",
+            "UNetMotionModel",
+            "a UNetMotionModel as its unet in place of a UNet3DConditionModel",
+        ),
+        ("AutoencoderKL", "VQModel", "a VQModel as its vae"),
+        (
+            "CLIPTextModel",
+            "T5EncoderModel",
+            "a T5EncoderModel as its text encoder",
+        ),
+        (
+            "CLIPTokenizer",
+            "T5Tokenizer",
+            "a T5Tokenizer as its tokenizer",
+        ),
+        // A name that would move a terminal's cursor.
+        (
+            "TextToVideoSDPipeline",
+            "\\u001b[2J",
+            r"is a model for \u{1b}[2J",
+        ),
+        ("\"TextToVideoSDPipeline\"", "7", "could not be understood"),
+        (
+            "\"_class_name\"",
+            "\"class\"",
+            "missing field `_class_name`",
+        ),
+        ("{", "[", "could not be understood"),
+    ] {
+        let message = damage(index, from, to);
+        assert!(message.contains(part), "{to}: {message}");
+    }
+    // Parts that are left out are no error here: what is needed is looked for by its files.
+    let copy = micro_copy();
+    fs::write(
+        copy.path().join(index),
+        r#"{"_class_name": "VideoToVideoSDPipeline", "unet": [null, null]}"#,
+    )
+    .unwrap();
+    ModelFolder::open(copy.path()).unwrap();
+}
+
+#[test]
+fn a_card_with_absurd_numbers_is_refused() {
+    let copy = micro_copy();
+    for (card, part) in [
+        (r#"{"frames": 0}"#, "frames is 0, expected 1 to 1024"),
+        (r#"{"frames": 1000000000000}"#, "frames is 1000000000000"),
+        (r#"{"frames": -1}"#, "could not be understood"),
+        (
+            r#"{"steps": 100000}"#,
+            "steps is 100000, expected 1 to 1000",
+        ),
+        (r#"{"guidance": 1e300}"#, "guidance is 1000"),
+        (r#"{"guidance": NaN}"#, "could not be understood"),
+        (
+            r#"{"fps": 0.0}"#,
+            "fps is 0, expected a number above 0, at most 240",
+        ),
+        (r#"{"fps": 1e999}"#, "number out of range"),
+    ] {
+        fs::write(copy.path().join("model_card.json"), card).unwrap();
+        let message = ModelFolder::open(copy.path()).unwrap_err().to_string();
+        assert!(message.contains(part), "{card}: {message}");
+    }
+    // Each number in its range, together more than any memory holds.
+    fs::write(copy.path().join("model_card.json"), r#"{"frames": 1024}"#).unwrap();
+    let unet = copy.path().join("unet/config.json");
+    let text = fs::read_to_string(&unet).unwrap();
+    fs::write(
+        &unet,
+        text.replace("\"sample_size\": 8", "\"sample_size\": 1024"),
+    )
+    .unwrap();
+    let message = ModelFolder::open(copy.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("1024 frames of 8192x8192 pixels"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -8,29 +8,11 @@ use spectral_motion::models::{
     VaeConfig, Weights,
 };
 
+use super::published::published;
 use super::{micro_folder, micro_tensors, noise, random_unet, random_weights, relative_error};
 
 /// Another order of the same sums, in single precision, through a whole network.
 const ROUNDING: f64 = 3e-6;
-
-type Shapes = BTreeMap<String, Vec<usize>>;
-
-/// Names and shapes of the published networks, from diffusers and transformers (`tools/golden/keys.py`).
-fn published(network: &str) -> Shapes {
-    let mut shapes = Shapes::new();
-    let mut here = false;
-    for line in include_str!("../golden/keys.txt").lines() {
-        if let Some(name) = line.strip_prefix("# ") {
-            here = name == network;
-        } else if here {
-            let mut words = line.split(' ');
-            let name = words.next().unwrap().to_owned();
-            shapes.insert(name, words.map(|size| size.parse().unwrap()).collect());
-        }
-    }
-    assert!(!shapes.is_empty(), "{network}");
-    shapes
-}
 
 #[test]
 fn published_networks_ask_for_exactly_their_weights() {
@@ -330,6 +312,53 @@ fn configurations_that_cannot_work_are_refused_in_words() {
             r#"{"layers_per_block": 1000000}"#,
             "layers_per_block is 1000000",
         ),
+        (
+            r#"{"layers_per_block": 1000000000}"#,
+            "layers_per_block is 1000000000, expected 1 to 64",
+        ),
+        (
+            r#"{"block_out_channels": [0, 0, 0, 0]}"#,
+            "0 channels do not divide",
+        ),
+        (
+            r#"{"block_out_channels": [320, 640, 1280, 4294967296]}"#,
+            "4294967296 channels do not divide",
+        ),
+        (
+            r#"{"block_out_channels": [-320, 640, 1280, 1280]}"#,
+            "invalid value: integer `-320`",
+        ),
+        (
+            r#"{"norm_num_groups": 33}"#,
+            "320 channels do not divide into 33 groups",
+        ),
+        (r#"{"norm_num_groups": 0}"#, "norm_num_groups is 0"),
+        (r#"{"norm_eps": NaN}"#, "expected value"),
+        (r#"{"norm_eps": 1e999}"#, "number out of range"),
+        (r#"{"norm_eps": 0.0}"#, "norm_eps"),
+        (
+            r#"{"norm_eps": 1e-5, "norm_eps": 1e-6}"#,
+            "duplicate field `norm_eps`",
+        ),
+        (
+            r#"{"sample_size": 0}"#,
+            "sample_size is 0 by 0, expected 1 to 1024",
+        ),
+        (
+            r#"{"sample_size": [40, 18446744073709551615]}"#,
+            "sample_size is 40 by 18446744073709551615",
+        ),
+        (r#"{"in_channels": 1e400}"#, "number out of range"),
+        // Show-1's networks go by the same name.
+        (
+            r#"{"transfromer_in_opt": true}"#,
+            "transfromer_in_opt is not supported",
+        ),
+        (r#"{"class_embed_type": "timestep"}"#, "class_embed_type"),
+        (
+            r#"{"resnet_time_scale_shift": "scale_shift"}"#,
+            "another network",
+        ),
         (r#"{"time_cond_proj_dim": 256}"#, "not supported"),
         (
             r#"{"up_block_types": ["UpBlock2D", "UpBlock3D", "UpBlock3D", "UpBlock3D"]}"#,
@@ -353,6 +382,13 @@ fn configurations_that_cannot_work_are_refused_in_words() {
             "AttnDownEncoderBlock2D",
         ),
         (r#"{"scaling_factor": 0.0}"#, "scaling_factor is 0"),
+        (r#"{"scaling_factor": NaN}"#, "expected value"),
+        (r#"{"block_out_channels": [0]}"#, "0 channels do not divide"),
+        (
+            r#"{"layers_per_block": 1000000000}"#,
+            "layers_per_block is 1000000000",
+        ),
+        (r#"{"latents_mean": [0.1, 0.2]}"#, "latents_mean"),
         (r#"{"shift_factor": 0.1}"#, "shift_factor"),
         (r#"{"act_fn": "relu"}"#, "activation relu"),
     ] {
@@ -366,6 +402,12 @@ fn configurations_that_cannot_work_are_refused_in_words() {
             "a width of 10 does not divide into 3 heads",
         ),
         (r#"{"vocab_size": 0}"#, "vocab_size is 0"),
+        (
+            r#"{"num_hidden_layers": 1000000000}"#,
+            "num_hidden_layers is 1000000000",
+        ),
+        (r#"{"layer_norm_eps": NaN}"#, "expected value"),
+        (r#"{"model_type": "t5"}"#, "a text encoder of type t5"),
     ] {
         let message = ClipTextConfig::from_json(text).unwrap_err();
         assert!(message.contains(part), "{text}: {message}");

@@ -177,8 +177,32 @@ fn a_damaged_description_is_refused_in_words() {
         ),
         (
             "too many instructions",
-            Pickle::start().raw(vec![b'N'; 1 << 20]).end(),
+            Pickle::start()
+                .raw(b"]".repeat(2))
+                .raw(b"Na".repeat(1 << 19))
+                .end(),
             "more than 1048576 instructions",
+        ),
+        // Values that take many times the room of their instructions.
+        (
+            "too many values",
+            Pickle::start().raw(vec![b'N'; 1 << 20]).end(),
+            "makes more than 262144 values",
+        ),
+        (
+            "too many tuples",
+            Pickle::start().raw(b")").raw(vec![0x85; 1 << 20]).end(),
+            "makes more than 262144 values",
+        ),
+        (
+            "too many dicts",
+            Pickle::start().raw(b"]").raw(b"}a".repeat(1 << 19)).end(),
+            "makes more than 262144 values",
+        ),
+        (
+            "too many entries",
+            Pickle::start().raw(b"}").raw(b"NNs".repeat(1 << 18)).end(),
+            "makes more than 262144 values",
         ),
         (
             "a long text",
@@ -335,7 +359,7 @@ fn a_damaged_archive_is_refused_in_words() {
     for (what, bytes, part) in [
         (
             "text",
-            b"version https://git-lfs.github.com/spec/v1".to_vec(),
+            b"these are not the weights you look for".to_vec(),
             "no zip archive",
         ),
         ("nothing", Vec::new(), "no zip archive"),

@@ -119,8 +119,8 @@ fn a_model_of_bin_files_is_the_same_model() {
 fn full_precision_comes_first_and_safetensors_before_bin() {
     let dir = micro_copy();
     let unet = dir.path().join("unet");
-    fs::remove_file(unet.join(format!("{STEM}.safetensors"))).unwrap();
     let folder = ModelFolder::open(dir.path()).unwrap();
+    fs::remove_file(unet.join(format!("{STEM}.safetensors"))).unwrap();
     let chosen = || -> Vec<String> {
         let hashes = folder.weights_sha256().unwrap().into_keys();
         hashes

@@ -4,6 +4,7 @@
 //! with zero for every checksum: the reader looks at neither.
 
 use std::collections::BTreeMap;
+use std::io::{Cursor, Seek, SeekFrom, Write};
 
 use candle_core::Tensor;
 
@@ -101,29 +102,67 @@ pub struct Style {
     pub wide: bool,
 }
 
+/// What an entry of an archive holds.
+pub enum Content {
+    Bytes(Vec<u8>),
+    /// As many zeros, which take no room on the disk where they are skipped.
+    Zeros(u64),
+}
+
+impl Content {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeros(length) => *length,
+        }
+    }
+}
+
 /// A zip archive as PyTorch writes it: data at multiples of 64 bytes, sizes after the data, zip64 records at the end.
 pub fn archive(entries: &[(&str, Vec<u8>)], style: Style) -> Vec<u8> {
-    let (mut body, mut directory) = (Vec::<u8>::new(), Vec::<u8>::new());
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|(name, bytes)| (*name, Content::Bytes(bytes.clone())))
+        .collect();
+    let mut out = Cursor::new(Vec::new());
+    write_archive(&mut out, &entries, style).unwrap();
+    out.into_inner()
+}
+
+/// As [`archive`], to a file of up to 4 GiB.
+pub fn write_archive(
+    out: &mut (impl Write + Seek),
+    entries: &[(&str, Content)],
+    style: Style,
+) -> std::io::Result<()> {
+    let mut directory = Vec::<u8>::new();
     let flags = 0x808 | style.flags;
-    for (name, data) in entries {
-        let start = body.len();
+    for (name, content) in entries {
+        let start = usize::try_from(out.stream_position()?).unwrap();
         let padding =
             (start + 30 + name.len() + 4).next_multiple_of(64) - (start + 34 + name.len());
-        body.extend(b"PK\x03\x04");
-        put16(&mut body, &[0, flags, style.method, 0, 0]);
-        put32(&mut body, &[0, 0, 0]);
+        let mut header = b"PK\x03\x04".to_vec();
+        put16(&mut header, &[0, flags, style.method, 0, 0]);
+        put32(&mut header, &[0, 0, 0]);
         put16(
-            &mut body,
+            &mut header,
             &[name.len(), padding + 4].map(|n| u16::try_from(n).unwrap()),
         );
-        body.extend(name.as_bytes());
-        body.extend(b"FB");
-        put16(&mut body, &[u16::try_from(padding).unwrap()]);
-        body.extend(vec![b'Z'; padding]);
-        body.extend(data);
-        let size = u32::try_from(data.len()).unwrap();
-        body.extend(b"PK\x07\x08");
-        put32(&mut body, &[0, size, size]);
+        header.extend(name.as_bytes());
+        header.extend(b"FB");
+        put16(&mut header, &[u16::try_from(padding).unwrap()]);
+        header.extend(vec![b'Z'; padding]);
+        out.write_all(&header)?;
+        match content {
+            Content::Bytes(bytes) => out.write_all(bytes)?,
+            Content::Zeros(length) => {
+                out.seek(SeekFrom::Current(i64::try_from(*length).unwrap()))?;
+            }
+        }
+        let size = u32::try_from(content.len()).unwrap();
+        let mut after = b"PK\x07\x08".to_vec();
+        put32(&mut after, &[0, size, size]);
+        out.write_all(&after)?;
 
         let (size, place) = match style.wide {
             true => (u32::MAX, u32::MAX),
@@ -141,26 +180,30 @@ pub fn archive(entries: &[(&str, Vec<u8>)], style: Style) -> Vec<u8> {
         directory.extend(name.as_bytes());
         if style.wide {
             put16(&mut directory, &[1, 24]);
-            put64(&mut directory, &[data.len(), data.len(), start]);
+            let length = usize::try_from(content.len()).unwrap();
+            put64(&mut directory, &[length, length, start]);
         }
     }
-    let (at, size) = (body.len(), directory.len());
-    body.append(&mut directory);
-    body.extend(b"PK\x06\x06");
-    put64(&mut body, &[44]);
-    put16(&mut body, &[0x31e, 45]);
-    put32(&mut body, &[0, 0]);
-    put64(&mut body, &[entries.len(), entries.len(), size, at]);
-    body.extend(b"PK\x06\x07");
-    put32(&mut body, &[0]);
-    put64(&mut body, &[at + size]);
-    put32(&mut body, &[1]);
-    body.extend(b"PK\x05\x06");
+    let (at, size) = (
+        usize::try_from(out.stream_position()?).unwrap(),
+        directory.len(),
+    );
+    let mut end = directory;
+    end.extend(b"PK\x06\x06");
+    put64(&mut end, &[44]);
+    put16(&mut end, &[0x31e, 45]);
+    put32(&mut end, &[0, 0]);
+    put64(&mut end, &[entries.len(), entries.len(), size, at]);
+    end.extend(b"PK\x06\x07");
+    put32(&mut end, &[0]);
+    put64(&mut end, &[at + size]);
+    put32(&mut end, &[1]);
+    end.extend(b"PK\x05\x06");
     let count = u16::try_from(entries.len()).unwrap();
-    put16(&mut body, &[0, 0, count, count]);
-    put32(&mut body, &[size, at].map(|n| u32::try_from(n).unwrap()));
-    put16(&mut body, &[0]);
-    body
+    put16(&mut end, &[0, 0, count, count]);
+    put32(&mut end, &[size, at].map(|n| u32::try_from(n).unwrap()));
+    put16(&mut end, &[0]);
+    out.write_all(&end)
 }
 
 fn put16(bytes: &mut Vec<u8>, numbers: &[u16]) {

@@ -41,6 +41,18 @@ fn broken_configurations_are_refused_in_words() {
         ),
         (r#"{"clip_sample_range": 0.0}"#, "clip_sample_range is 0"),
         (r#"{"thresholding": true}"#, "dynamic thresholding"),
+        (r#"{"beta_end": NaN}"#, "expected value"),
+        (r#"{"beta_start": Infinity}"#, "expected value"),
+        (r#"{"steps_offset": -1}"#, "invalid value: integer `-1`"),
+        (
+            r#"{"prediction_type": "flow_prediction"}"#,
+            "unknown variant `flow_prediction`",
+        ),
+        (
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#,
+            "the scheduler FlowMatchEulerDiscreteScheduler, which is not supported",
+        ),
+        (r#"{"_class_name": "os.system"}"#, "the scheduler os.system"),
     ] {
         let message = SchedulerConfig::from_json(text).unwrap_err().to_string();
         assert!(message.contains(part), "{text}: {message}");

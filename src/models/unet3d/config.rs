@@ -1,6 +1,10 @@
 //! `unet/config.json`, with its misleading names put right once.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// Largest side of the latents a model may have been trained on: 8192 pixels.
+const MAX_SIDE: usize = 1024;
 
 /// Whether a block has transformers beside its residual layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,7 @@ impl UNet3DConfig {
                 .map(|name| block_kind(name, direction))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let sample_size = file.sides();
         Ok(Self {
             down_blocks: kinds(&file.down_block_types, "Down")?,
             up_blocks: kinds(&file.up_block_types, "Up")?,
@@ -71,10 +76,7 @@ impl UNet3DConfig {
             norm_eps: file.norm_eps,
             mid_scale: file.mid_block_scale_factor,
             downsample_padding: file.downsample_padding,
-            sample_size: file.sample_size.map(|size| match size {
-                SampleSize::Square(side) => (side, side),
-                SampleSize::Rectangle(h, w) => (h, w),
-            }),
+            sample_size,
         })
     }
 
@@ -118,6 +120,13 @@ struct ConfigFile {
     downsample_padding: usize,
     time_cond_proj_dim: Option<usize>,
     sample_size: Option<SampleSize>,
+    // Other networks give themselves this one's name: Show-1's have other heads and embeddings.
+    transfromer_in_opt: Option<IgnoredAny>,
+    class_embed_type: Option<IgnoredAny>,
+    addition_embed_type: Option<IgnoredAny>,
+    encoder_hid_dim: Option<IgnoredAny>,
+    time_embedding_dim: Option<IgnoredAny>,
+    resnet_time_scale_shift: Option<String>,
 }
 
 impl Default for ConfigFile {
@@ -150,11 +159,44 @@ impl Default for ConfigFile {
             downsample_padding: 1,
             time_cond_proj_dim: None,
             sample_size: None,
+            transfromer_in_opt: None,
+            class_embed_type: None,
+            addition_embed_type: None,
+            encoder_hid_dim: None,
+            time_embedding_dim: None,
+            resnet_time_scale_shift: None,
         }
     }
 }
 
 impl ConfigFile {
+    /// Height and width of the latents.
+    fn sides(&self) -> Option<(usize, usize)> {
+        self.sample_size.as_ref().map(|size| match *size {
+            SampleSize::Square(side) => (side, side),
+            SampleSize::Rectangle(h, w) => (h, w),
+        })
+    }
+
+    fn refuse_other_networks(&self) -> Result<(), String> {
+        for (field, given) in [
+            ("transfromer_in_opt", self.transfromer_in_opt.is_some()),
+            ("class_embed_type", self.class_embed_type.is_some()),
+            ("addition_embed_type", self.addition_embed_type.is_some()),
+            ("encoder_hid_dim", self.encoder_hid_dim.is_some()),
+            ("time_embedding_dim", self.time_embedding_dim.is_some()),
+            (
+                "resnet_time_scale_shift",
+                self.resnet_time_scale_shift.as_deref().unwrap_or("default") != "default",
+            ),
+        ] {
+            if given {
+                return Err(format!("{field} is not supported: this is another network"));
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), String> {
         // Bounds that every real model keeps; they stop a hostile file from asking for absurd amounts of memory.
         let levels = self.block_out_channels.len();
@@ -164,7 +206,7 @@ impl ConfigFile {
             ("layers_per_block", self.layers_per_block, 64),
             ("cross_attention_dim", self.cross_attention_dim, 65_536),
             ("attention_head_dim", self.attention_head_dim, 65_536),
-            ("norm_num_groups", self.norm_num_groups, 65_536),
+            ("norm_num_groups", self.norm_num_groups, 1024),
             ("the number of levels", levels, 16),
         ];
         if let Some((name, value, most)) = sizes
@@ -198,6 +240,15 @@ impl ConfigFile {
         }
         if self.num_attention_heads.is_some() || self.time_cond_proj_dim.is_some() {
             return Err("num_attention_heads and time_cond_proj_dim are not supported".to_owned());
+        }
+        self.refuse_other_networks()?;
+        let usable = 1..=MAX_SIDE;
+        if let Some((h, w)) = self.sides()
+            && !(usable.contains(&h) && usable.contains(&w))
+        {
+            return Err(format!(
+                "sample_size is {h} by {w}, expected 1 to {MAX_SIDE}"
+            ));
         }
         let positive = |x: f64| x.is_finite() && x > 0.0;
         if !positive(self.norm_eps)
