@@ -36,7 +36,7 @@ pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use problem::Halt;
 pub use request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
-    TrainRequest, set_threads,
+    TrainRequest, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 

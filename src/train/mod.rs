@@ -16,4 +16,5 @@ pub use error::TrainError;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
 pub use state::{plain_from_tensor, tensor_from_plain};
+pub use crate::spectral::loss::{CosineAxis, FftNorm};
 pub use step::{StepStats, Trainer, load_weights};
