@@ -103,7 +103,9 @@ impl eframe::App for Viewer {
         columns.show(ui, |ui| {
             let motion = egui::Panel::top("motion").exact_size(size.y / 2.0);
             motion.show(ui, |ui| self.instruments.motion_ui(ui, &self.view));
-            egui::CentralPanel::default().show(ui, |ui| self.instruments.bands_ui(ui, &self.view));
+            egui::CentralPanel::default().show(ui, |ui| {
+                self.instruments.bands_ui(ui, &self.view);
+            });
         });
         let spectrum = egui::Panel::top("spectrum").exact_size(size.y / 2.0);
         spectrum.show(ui, |ui| self.instruments.spectrum_ui(ui, &self.view));

@@ -1,17 +1,20 @@
 //! The window with the real engine on the micro model, driven by the names that a screen reader hears.
 
+mod closing;
+mod controls;
+mod runs;
+mod studio;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eframe::egui::{self, Key, Modifiers};
-use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
 use proptest::prelude::*;
+use spectral_motion::gui::App;
 use spectral_motion::gui::history::History;
-use spectral_motion::gui::{App, Document, Open, Run};
 use spectral_motion::job::{self, Outcome};
 use spectral_motion::methods::Method;
 use spectral_motion::models::ModelFolder;
@@ -19,154 +22,8 @@ use spectral_motion::project::{Project, RunFolder, TensorFile};
 use spectral_motion::train::TransferConfig;
 use spectral_motion::video;
 
+use self::studio::{PATIENCE, Studio, steps_without_end};
 use crate::common::{micro_model, moving_square};
-
-/// Far longer than anything takes; machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-/// A file that is let go over the window.
-#[derive(Debug)]
-struct Held(PathBuf);
-
-impl egui::DroppedFile for Held {
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn bytes(&self) -> Result<Vec<u8>, String> {
-        fs::read(&self.0).map_err(|error| error.to_string())
-    }
-}
-
-struct Studio {
-    harness: Harness<'static, App>,
-    folder: tempfile::TempDir,
-}
-
-impl Studio {
-    /// The window on an empty data folder, with settings that train the micro model until somebody stops it.
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let project = folder.path().join("start.toml");
-        document(steps_without_end()).write(&project).unwrap();
-        let data = folder.path().join("data");
-        Self {
-            harness: window(Some(project), data),
-            folder,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn app(&self) -> &App {
-        self.harness.state()
-    }
-
-    fn run(&self) -> &Run {
-        self.app().queue().current().expect("a run")
-    }
-
-    /// Draws frames until the window is as wanted.
-    #[track_caller]
-    fn step_until(&mut self, what: &str, wanted: impl Fn(&App) -> bool) {
-        let begun = Instant::now();
-        while !wanted(self.app()) {
-            let problems: Vec<_> = self.app().problems().collect();
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "no {what} for too long; problems: {problems:#?}"
-            );
-            self.harness.step();
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // What has just arrived is drawn, and can be found by its name.
-        self.harness.run_steps(3);
-    }
-
-    fn drop_file(&mut self, path: PathBuf) {
-        let file: egui::DroppedFileHandle = Arc::new(Held(path));
-        self.harness.input_mut().dropped_files.push(file);
-        self.harness.step();
-    }
-
-    /// Lets files go with Shift held.
-    fn drop_to_join(&mut self, paths: &[&Path]) {
-        let files = paths
-            .iter()
-            .map(|path| -> egui::DroppedFileHandle { Arc::new(Held(path.to_path_buf())) });
-        let input = self.harness.input_mut();
-        let held = egui::Event::ModifiersChanged(Modifiers::SHIFT);
-        input.events.push(held);
-        input.dropped_files.extend(files);
-        self.harness.step();
-        let released = egui::Event::ModifiersChanged(Modifiers::NONE);
-        self.harness.input_mut().events.push(released);
-        self.harness.step();
-    }
-
-    fn more_clips(&self) -> Vec<&Path> {
-        let clips = self.app().document().more_clips.iter();
-        clips.map(|clip| clip.path.as_path()).collect()
-    }
-
-    #[track_caller]
-    fn click(&mut self, name: &str) {
-        self.harness
-            .get_by_role_and_label(egui::Role::Button, name)
-            .click();
-        self.harness.run_steps(3);
-    }
-
-    fn press(&mut self, modifiers: Modifiers, key: Key) {
-        self.harness.key_press_modifiers(modifiers, key);
-        self.harness.run_steps(3);
-    }
-
-    fn type_path(&mut self, path: &Path) {
-        let text = path.display().to_string();
-        self.harness
-            .get_by_role_and_label(egui::Role::TextInput, "Path")
-            .set_text_value_accesskit(&text);
-        self.harness.run_steps(3);
-    }
-}
-
-fn window(path: Option<PathBuf>, data: PathBuf) -> Harness<'static, App> {
-    let open = Open {
-        path,
-        model: None,
-        data: Some(data),
-        measure: false,
-    };
-    Harness::builder()
-        .with_size(egui::vec2(1280.0, 800.0))
-        .build_eframe(|cc| App::new(cc, &open))
-}
-
-fn steps_without_end() -> TransferConfig {
-    TransferConfig {
-        steps: 1_000_000,
-        frames: Some(4),
-        sampling_steps: Some(2),
-        preview_every: 0,
-        checkpoint_every: 0,
-        ..TransferConfig::default()
-    }
-}
-
-fn document(settings: TransferConfig) -> Document {
-    Project {
-        clip: None,
-        more_clips: Vec::new(),
-        model: Some(micro_model()),
-        subject: "a red square".to_owned(),
-        prompt: "a bear".to_owned(),
-        runs: Vec::new(),
-        settings,
-    }
-}
 
 #[test]
 fn from_a_dropped_clip_to_a_film() {
@@ -178,6 +35,9 @@ fn from_a_dropped_clip_to_a_film() {
     studio.step_until("dropped clip", |app| {
         app.is_ready() && app.document().clip.as_deref() == Some(&clip)
     });
+    // The spectra: their read-out, and a row for each band of 4 frames.
+    studio.see("Solo 2–4 frames");
+    studio.see("mean change");
 
     studio.click("Train");
     studio.step_until("training step", |app| {
@@ -242,11 +102,17 @@ fn from_a_dropped_clip_to_a_film() {
     let kept = studio.app().document().clone();
     assert_eq!(kept.runs.len(), 1, "the run belongs to the project");
     let data = studio.path("data");
-    let mut again = Studio {
-        harness: window(Some(project), data),
-        folder: studio.folder,
-    };
+    let mut again = Studio::reopen(studio, Some(project), data);
     again.step_until("project", |app| app.is_ready() && *app.document() == kept);
+    // The project's run is there again, with its numbers and its sample.
+    again.step_until("run of the project", |app| {
+        app.queue()
+            .current()
+            .is_some_and(|run| !run.samples.is_empty())
+    });
+    let run = again.run();
+    assert!(run.step() > held_at && run.stats.len() == run.step() as usize);
+    assert!(run.marks.iter().any(|mark| mark.text == "λg 0.75"));
     let problems: Vec<_> = again.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
 }
@@ -505,15 +371,37 @@ fn bad_drops_are_told_and_the_window_lives_on() {
     let broken_project = studio.path("broken.toml");
     fs::write(&broken_project, "format = 1\n[project]\n").unwrap();
     let gone = studio.path("gone.mp4");
-    for (count, bad) in [text, empty_file, empty_folder, still, broken_project, gone]
-        .into_iter()
-        .enumerate()
+    let locked = studio.path("locked");
+    fs::create_dir(&locked).unwrap();
+    #[cfg(unix)]
     {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    // Who may read everything finds the locked folder merely empty.
+    let is_locked = fs::read_dir(&locked).is_err();
+    let bad = [
+        (text, "letter.txt"),
+        (empty_file, "empty.mp4"),
+        (empty_folder, "nothing"),
+        (still, "still.png"),
+        (broken_project, "broken.toml"),
+        (gone, "gone.mp4"),
+        (locked, "locked"),
+    ];
+    for (count, (bad, name)) in bad.into_iter().enumerate() {
         studio.drop_file(bad.clone());
         studio.step_until("problem", |app| app.problems().count() > count);
-        let report = studio.app().problems().last().unwrap();
-        assert!(!report.headline.is_empty(), "{}", bad.display());
-        assert!(!report.what_to_do.is_empty(), "{}: {report}", bad.display());
+        let report = studio.app().problems().last().unwrap().clone();
+        assert!(report.headline.contains(name), "{name}: {report}");
+        assert!(!report.what_to_do.is_empty(), "{name}: {report}");
+        if name == "locked" && is_locked {
+            let told = report.to_string().to_lowercase();
+            assert!(told.contains("permi"), "{report}");
+        }
+        // The window lives on with the clip it had, and says what happened.
+        assert!(studio.app().is_ready(), "{name}");
+        studio.see(&report.headline);
     }
     let known = studio.app().problems().count();
     // Three frames where the settings want four: refused with a way out, which works.

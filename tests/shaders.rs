@@ -630,3 +630,45 @@ fn any_length_splits_into_small_radices() {
         );
     }
 }
+
+#[test]
+fn the_largest_clip_goes_through_in_tiles() {
+    let device = &*DEVICE;
+    // 63 motion vectors of 1024 by 1024 pixels are 252 MiB, twice what every device binds at once.
+    let (h, w, count) = (1024, 1024, 64);
+    let parts = frames(h, w, 4);
+    let frames: Vec<Frame> = (0..count).map(|i| parts[(i / 3) % 4].clone()).collect();
+    let kind = Residual::Signed;
+    let found = device
+        .bands
+        .energies(&device.gpu, &frames, (kind, 6), &|| false)
+        .expect("energies")
+        .expect("nobody stopped it");
+    // The twin of some rows here and there: a map is made pixel by pixel.
+    for row in [0, 511, 1023] {
+        let pixels = row * w..(row + 1) * w;
+        let twin = haar_forward(&viz::residual_rows(&frames, &pixels, kind), w, 6);
+        for band in 0..=6 {
+            let map: Vec<f32> = twin
+                .energy_map(band)
+                .expect("a band")
+                .iter()
+                .map(|&e| e as f32)
+                .collect();
+            let scale = map.iter().copied().fold(1e-6, f32::max);
+            // Squares of f32 numbers; the same terms in another order.
+            let error = worst(&found.maps[band][pixels.clone()], &map);
+            assert!(error <= 1e-5 * f64::from(scale), "band {band}: {error:e}");
+        }
+    }
+    // Energy over time and at each pixel are the same sum, taken in two orders.
+    for band in 0..=6 {
+        let map = &found.maps[band];
+        let by_pixel = map.iter().map(|&e| f64::from(e)).sum::<f64>() / map.len() as f64;
+        let by_time = found.energy(band);
+        assert!(
+            (by_pixel - by_time).abs() <= 1e-4 * by_time.max(1e-9),
+            "band {band}"
+        );
+    }
+}

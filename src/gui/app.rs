@@ -135,6 +135,10 @@ pub struct App {
     pub(super) compare: Compare,
     pub(super) queue: Queue,
     pub(super) export: Option<ExportJob>,
+    /// A name for the next film: the one that the form shows, and the search for one that is free.
+    pub(super) naming: Option<(PathBuf, Task<PathBuf>)>,
+    /// Whether there is a file under the typed name.
+    pub(super) taken: super::dialogs::Taken,
     pub(super) picking: Option<super::dialogs::Picking>,
     pub(super) dialog: Option<Dialog>,
     pub(super) notices: Notices,
@@ -144,6 +148,11 @@ pub struct App {
     pub(super) ticked_at: f64,
     pub(super) memory: super::estimate::Gauge,
     pub(super) device_name: String,
+    pub(super) device_asked: Option<Task<String>>,
+    /// Why the processor computes the instruments, as far as it was told.
+    pub(super) drawing_note: Option<String>,
+    /// Whether the focus was last moved by the keyboard.
+    pub(super) by_keyboard: bool,
     pub(super) run_view: panels::run::RunView,
     pub(super) reference_view: panels::picture::PictureView,
     pub(super) result_view: panels::picture::PictureView,
@@ -201,6 +210,8 @@ impl App {
             compare: Compare::default(),
             queue: Queue::default(),
             export: None,
+            naming: None,
+            taken: super::dialogs::Taken::default(),
             picking: None,
             dialog: None,
             notices: Notices::default(),
@@ -209,7 +220,10 @@ impl App {
             started: Instant::now(),
             ticked_at: 0.0,
             memory: super::estimate::Gauge::default(),
-            device_name: device_name(),
+            device_name: "CPU".to_owned(),
+            device_asked: None,
+            drawing_note: None,
+            by_keyboard: false,
             run_view: panels::run::RunView::default(),
             reference_view: panels::picture::PictureView::default(),
             result_view: panels::picture::PictureView::default(),
@@ -236,6 +250,8 @@ impl App {
             None => self.open_bundled(),
         }
         self.autosave.look(&self.ctx);
+        // Asking a graphics driver takes its time.
+        self.device_asked = self.start("device", |_| crate::job::device_name().to_owned());
         self.queue.look_for_unfinished(&self.ctx, &self.runs_dir());
     }
 
@@ -280,7 +296,13 @@ impl App {
         self.reference_view = panels::picture::PictureView::default();
         self.result_view = panels::picture::PictureView::default();
         self.compare.choose(None);
-        self.instruments.set_sample(&self.ctx, None);
+        // The samples of a project may be there before its clip.
+        let of_project = self.queue.run_of(None);
+        if of_project.is_some_and(|run| run.reference.is_none()) {
+            self.show_sample();
+        } else {
+            self.instruments.set_sample(&self.ctx, None);
+        }
     }
 
     /// What the present cut depends on.
@@ -410,17 +432,6 @@ fn first_document(model: Option<PathBuf>) -> Document {
     }
 }
 
-fn device_name() -> String {
-    let built = if cfg!(feature = "cuda") {
-        "CUDA"
-    } else if cfg!(feature = "metal") {
-        "Metal"
-    } else {
-        "CPU"
-    };
-    built.to_owned()
-}
-
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
         self.tick(ctx);
@@ -454,6 +465,9 @@ impl eframe::App for App {
         let ctx = ui.ctx().clone();
         self.dialogs_ui(&ctx);
         panels::drop::hovering_ui(&ctx);
+        if self.by_keyboard {
+            panels::focus_ui(ui);
+        }
         if let Some(action) = self.notices.toasts_ui(&ctx) {
             self.act(action);
         }
@@ -470,7 +484,7 @@ impl eframe::App for App {
     }
 
     fn on_exit(&mut self) {
-        self.autosave.finish();
+        self.autosave.finish(&self.document, &self.saved);
     }
 
     fn persist_egui_memory(&self) -> bool {

@@ -14,12 +14,14 @@ use crate::report::Report;
 /// Seconds between a change and its autosave.
 const REST_SECS: f64 = 2.0;
 
-/// Keeps the document on disk while the program runs. The file is removed when it ends as it should.
+/// Keeps the document on disk while the program runs. When it ends with everything saved, the file is removed.
 pub struct Autosave {
     path: PathBuf,
     written: Option<Document>,
     changed_at: Option<f64>,
     writing: Option<Task<Result<(), Report>>>,
+    /// What is being written is the user's own project file, and what it will say.
+    saving: Option<(PathBuf, Document)>,
     looking: Option<Task<bool>>,
 }
 
@@ -32,6 +34,7 @@ impl Autosave {
             written: None,
             changed_at: None,
             writing: None,
+            saving: None,
             looking: None,
         }
     }
@@ -42,7 +45,7 @@ impl Autosave {
         path == kept(&self.path)
     }
 
-    /// Looks whether an earlier program ended without tidying up.
+    /// Looks whether an earlier program left something that is in no project file.
     pub fn look(&mut self, ctx: &egui::Context) {
         let path = self.path.clone();
         self.looking = Task::start("crash check", ctx, move |_| {
@@ -52,16 +55,35 @@ impl Autosave {
         .ok();
     }
 
-    /// The program ends as it should.
-    pub fn finish(&mut self) {
+    /// Whether a file is being written.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// The program ends as it should: what is in no project file is kept for the next time.
+    pub fn finish(&mut self, document: &Document, saved: &Document) {
         self.writing = None;
-        if self.written.is_some() {
-            std::fs::remove_file(&self.path).ok();
+        if document == saved {
+            if self.written.is_some() {
+                std::fs::remove_file(&self.path).ok();
+            }
+        } else {
+            write(document, &self.path).ok();
         }
     }
 }
 
-/// Where the document of a program that ended unexpectedly waits.
+fn write(document: &Document, path: &Path) -> Result<(), Report> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).ok();
+    }
+    document
+        .write(path)
+        .map_err(|error| media::report(error.into()))
+}
+
+/// Where the document that an earlier program left waits.
 fn kept(path: &Path) -> PathBuf {
     path.with_file_name("restored.toml")
 }
@@ -99,21 +121,8 @@ impl App {
     /// Writes the project file off the interface's thread.
     pub(super) fn write_project(&mut self, path: PathBuf) {
         let document = self.document.clone();
-        self.saved = document.clone();
-        self.project_path = Some(path.clone());
-        self.remember(&path);
-        self.notices.say(
-            format!(
-                "Saved as {}.",
-                path.file_name().unwrap_or_default().to_string_lossy()
-            ),
-            None,
-        );
-        self.autosave.writing = self.start("save", move |_| {
-            document
-                .write(&path)
-                .map_err(|error| media::report(error.into()))
-        });
+        self.autosave.saving = Some((path.clone(), document.clone()));
+        self.autosave.writing = self.start("save", move |_| write(&document, &path));
     }
 
     /// Writes the document a moment after its last change.
@@ -122,14 +131,22 @@ impl App {
             self.autosave.looking = None;
             let kept = kept(&self.autosave.path);
             self.notices.say(
-                "The program ended unexpectedly last time. What was open is kept.",
+                "What was open last time is in no project file yet. It is kept.",
                 Some(Action::Restore(kept)),
             );
         }
         if let Some(done) = self.autosave.writing.as_ref().and_then(Task::take) {
             self.autosave.writing = None;
-            if let Err(report) = done {
-                self.notices.problem(report, None);
+            match (done, self.autosave.saving.take()) {
+                (Ok(()), Some((path, document))) => {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    self.notices.say(format!("Saved as {name}."), None);
+                    self.remember(&path);
+                    self.saved = document;
+                    self.project_path = Some(path);
+                }
+                (Ok(()), None) => {}
+                (Err(report), _) => self.notices.problem(report, None),
             }
         }
         let known = self.autosave.written.as_ref().unwrap_or(&self.saved);
@@ -147,13 +164,6 @@ impl App {
         self.autosave.written = Some(document.clone());
         self.autosave.changed_at = None;
         let path = self.autosave.path.clone();
-        self.autosave.writing = self.start("autosave", move |_| {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).ok();
-            }
-            document
-                .write(&path)
-                .map_err(|error| media::report(error.into()))
-        });
+        self.autosave.writing = self.start("autosave", move |_| write(&document, &path));
     }
 }

@@ -33,6 +33,8 @@ pub enum Dialog {
     Problems,
     /// A run is going on and the window shall close.
     Close,
+    /// The project has changes and the window shall close.
+    Unsaved,
 }
 
 impl Dialog {
@@ -58,6 +60,42 @@ pub enum Pick {
     Project,
     /// Name of the film.
     Film,
+}
+
+/// Whether there is a file under a typed name. The disk is asked on a thread: it may be far away, or asleep.
+#[derive(Default)]
+pub struct Taken {
+    known: Option<(String, bool)>,
+    asked: Option<(String, Task<bool>)>,
+}
+
+impl Taken {
+    /// What is known of a name; asks about it if nothing is. A name that is not known yet counts as free: whoever
+    /// writes the file looks again.
+    fn is(&mut self, ctx: &egui::Context, path: &str) -> bool {
+        if let Some((asked, task)) = &self.asked
+            && let Some(is_taken) = task.take()
+        {
+            self.known = Some((asked.clone(), is_taken));
+            self.asked = None;
+        }
+        if let Some((known, is_taken)) = &self.known
+            && known == path
+        {
+            return *is_taken;
+        }
+        if self.asked.as_ref().is_none_or(|(asked, _)| asked != path) {
+            let looked_at = PathBuf::from(path);
+            let task = Task::start("name check", ctx, move |_| looked_at.exists());
+            self.asked = task.ok().map(|task| (path.to_owned(), task));
+        }
+        false
+    }
+
+    /// Forgets what it knows: a file may have come or gone.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// The system's own dialog, waiting on a thread.
@@ -123,6 +161,7 @@ impl App {
                     !close_row(ui)
                 }
                 Dialog::Close => self.close_ui(ui),
+                Dialog::Unsaved => self.unsaved_ui(ui),
             };
         });
         let keep = keep && !modal.should_close();
@@ -137,13 +176,19 @@ impl App {
         ui.weak("A film, a GIF, a folder of pictures, a run, a project, a model, a film made here, or trained weights. You can also drop it on the window.");
         ui.add_space(4.0);
         ui.horizontal(|ui| {
-            if ui.button("Browse for a file…").clicked() {
+            let file = ui.button("Browse for a file…");
+            let tip = "The system's own dialog, for films, GIFs, projects.";
+            if file.on_hover_text(tip).clicked() {
                 self.pick(Pick::Clip, false);
             }
-            if ui.button("Browse for a folder…").clicked() {
+            let folder = ui.button("Browse for a folder…");
+            let tip = "The system's own dialog, for pictures, runs, models.";
+            if folder.on_hover_text(tip).clicked() {
                 self.pick(Pick::Clip, true);
             }
-            if ui.button("The sample clip").clicked() {
+            let bundled = ui.button("The sample clip");
+            let tip = "The red circle that comes with the program.";
+            if bundled.on_hover_text(tip).clicked() {
                 self.open_bundled();
                 self.dialog = None;
                 ui.close();
@@ -167,15 +212,11 @@ impl App {
         ui.add_space(8.0);
         ui.horizontal(|ui| {
             let ready = !path.trim().is_empty();
-            if ui
-                .add_enabled(ready, egui::Button::new("Open file"))
-                .clicked()
-            {
+            let open = ui.add_enabled(ready, egui::Button::new("Open file"));
+            if open.on_hover_text("Opens what is at the path.").clicked() {
                 chosen = Some(PathBuf::from(path.trim()));
             }
-            if ui.button("Cancel").clicked() {
-                ui.close();
-            }
+            cancel_ui(ui);
         });
         match chosen {
             Some(path) => {
@@ -195,13 +236,14 @@ impl App {
         let mut save = path_field(ui, "Path", path);
         ui.add_space(8.0);
         ui.horizontal(|ui| {
-            save |= accent_button(ui, "Save", !path.trim().is_empty()).clicked();
-            if ui.button("Browse…").clicked() {
+            let button = accent_button(ui, "Save", !path.trim().is_empty());
+            let tip = "Writes the project file under this name.";
+            save |= button.on_hover_text(tip).clicked();
+            let browse = ui.button("Browse…");
+            if browse.on_hover_text("The system's own dialog.").clicked() {
                 self.pick(Pick::Project, false);
             }
-            if ui.button("Cancel").clicked() {
-                ui.close();
-            }
+            cancel_ui(ui);
         });
         if save {
             let mut path = PathBuf::from(path.trim());
@@ -228,7 +270,14 @@ impl App {
                     .to_string_lossy()
                     .into_owned();
                 let chosen = wanted == ending;
-                if ui.selectable_label(chosen, label).clicked() {
+                let tip = match ending {
+                    "mp4" => "H.264: plays everywhere.",
+                    "webm" => "VP9: small, for the web.",
+                    "gif" => "256 colours, plays in any message.",
+                    _ => "A folder with one picture a frame, without loss.",
+                };
+                let button = ui.selectable_label(chosen, label);
+                if button.on_hover_text(tip).clicked() {
                     form.path = PathBuf::from(&form.path)
                         .with_extension(ending)
                         .display()
@@ -241,21 +290,23 @@ impl App {
         if let Err(error) = &format {
             ui.colored_label(theme::warning(ui), error.advice());
         }
-        let exists = Path::new(&form.path).exists();
+        let exists = self.taken.is(ui.ctx(), &form.path);
         if exists {
-            ui.checkbox(&mut form.overwrite, "Replace the file that is there");
+            ui.checkbox(&mut form.overwrite, "Replace the file that is there")
+                .on_hover_text("There is a file of this name. Choose another name to keep it.");
         }
         ui.add_space(8.0);
         let ready = format.is_ok() && (!exists || form.overwrite);
         export &= ready;
         ui.horizontal(|ui| {
-            export |= accent_button(ui, "Export film", ready).clicked();
-            if ui.button("Browse…").clicked() {
+            let button = accent_button(ui, "Export film", ready);
+            let tip = "Writes the film. The window goes on meanwhile.";
+            export |= button.on_hover_text(tip).clicked();
+            let browse = ui.button("Browse…");
+            if browse.on_hover_text("The system's own dialog.").clicked() {
                 self.pick(Pick::Film, false);
             }
-            if ui.button("Cancel").clicked() {
-                ui.close();
-            }
+            cancel_ui(ui);
         });
         if export {
             self.start_export(form.clone());
@@ -264,28 +315,79 @@ impl App {
     }
 
     fn close_ui(&mut self, ui: &mut egui::Ui) -> bool {
-        ui.heading("A run is going on");
+        let training = self.queue.is_going();
+        ui.heading(if training {
+            "A run is going on"
+        } else {
+            "A film is being written"
+        });
         if self.closing {
-            ui.label("Stopping. The window closes when the checkpoint is written.");
+            ui.label("Stopping. The window closes when what must be kept is on disk.");
             ui.spinner();
             return true;
         }
-        ui.label("Stopping leaves a checkpoint, from which the run can go on later.");
+        ui.label(if training {
+            "Stopping leaves a checkpoint, from which the run can go on later."
+        } else {
+            "Stopping leaves nothing of the film."
+        });
         ui.add_space(8.0);
         ui.horizontal(|ui| {
-            if accent_button(ui, "Stop and close", true).clicked() {
+            let stop = accent_button(ui, "Stop and close", true);
+            let tip = "The window closes as soon as everything has stopped.";
+            if stop.on_hover_text(tip).clicked() {
                 self.closing = true;
                 self.queue.waiting.clear();
                 self.queue.send(job::Command::Stop);
-                if let Some(export) = &self.export {
+                if let Some(export) = &mut self.export {
                     export.cancel();
                 }
             }
-            if ui.button("Keep it running").clicked() {
+            let keep = ui.button("Keep it running");
+            if keep.on_hover_text("The window stays open.").clicked() {
                 ui.close();
             }
         });
         true
+    }
+
+    fn unsaved_ui(&mut self, ui: &mut egui::Ui) -> bool {
+        ui.heading("The project has changes");
+        let name = self
+            .project_path
+            .as_deref()
+            .and_then(Path::file_name)
+            .unwrap_or_default()
+            .to_string_lossy();
+        ui.label(format!("{name} does not have them yet."));
+        ui.add_space(8.0);
+        ui.horizontal(|ui| {
+            let save = accent_button(ui, "Save and close", true);
+            let tip = "Writes the project file, then closes the window.";
+            if save.on_hover_text(tip).clicked() {
+                self.save_project(false);
+                self.closing = true;
+            }
+            let leave = ui.button("Close without saving");
+            let tip = "The project file stays as it was.";
+            if leave.on_hover_text(tip).clicked() {
+                self.document = self.saved.clone();
+                self.closing = true;
+            }
+            cancel_ui(ui);
+        });
+        true
+    }
+}
+
+/// Leaves a dialog without doing anything.
+fn cancel_ui(ui: &mut egui::Ui) {
+    let cancel = ui.button("Cancel");
+    if cancel
+        .on_hover_text("Closes this and changes nothing.")
+        .clicked()
+    {
+        ui.close();
     }
 }
 
@@ -307,7 +409,8 @@ fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&Ex
                     .speed(0.1)
                     .max_decimals(2),
             )
-            .labelled_by(label.id);
+            .labelled_by(label.id)
+            .on_hover_text("How fast the film plays. Fewer frames a second make it slower, not shorter in frames.");
             ui.end_row();
             let label = ui.label("Play it");
             ui.add(
@@ -332,7 +435,8 @@ fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&Ex
             });
             ui.end_row();
             ui.label("");
-            ui.checkbox(&mut form.side_by_side, "Reference beside it");
+            ui.checkbox(&mut form.side_by_side, "Reference beside it")
+                .on_hover_text("The clip to the left of the result, frame by frame.");
             ui.end_row();
             ui.label("");
             ui.checkbox(&mut form.recipe, "Recipe inside")
@@ -348,6 +452,7 @@ fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
         .desired_width(f32::INFINITY)
         .hint_text("/home/me/films/dance.mp4");
     let field = ui.add(field).labelled_by(name.id);
+    let field = field.on_hover_text("Where the file is or goes. It can be pasted.");
     field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter))
 }
 
@@ -364,7 +469,10 @@ pub(super) fn accent_button(ui: &mut egui::Ui, label: &str, enabled: bool) -> eg
 
 fn close_row(ui: &mut egui::Ui) -> bool {
     ui.add_space(8.0);
-    ui.button("Close").clicked()
+    let close = ui.button("Close");
+    close
+        .on_hover_text("Back to the window. Escape does the same.")
+        .clicked()
 }
 
 fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
@@ -426,11 +534,12 @@ pub(super) fn show_in_files(notices: &mut Notices, path: &Path) {
     } else {
         "xdg-open"
     };
-    if std::process::Command::new(program)
-        .arg(folder)
-        .spawn()
-        .is_err()
-    {
-        notices.say(format!("It is in {}.", folder.display()), None);
+    let (folder, name) = (folder.to_owned(), folder.display().to_string());
+    // Starting a program can take its time, and somebody must wait for its end.
+    let started = std::thread::Builder::new()
+        .name("show folder".to_owned())
+        .spawn(move || std::process::Command::new(program).arg(folder).status());
+    if started.is_err() {
+        notices.say(format!("It is in {name}."), None);
     }
 }

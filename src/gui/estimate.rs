@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::Document;
 use super::media::ModelInfo;
+use crate::methods::Method;
 
 /// Processor seconds a step of the built-in model took on one core of a server processor: 40 steps in 16 s.
 const BUILTIN_STEP_SECS: f64 = 0.4;
@@ -46,7 +47,17 @@ pub fn key(document: &Document, model: Option<&ModelInfo>) -> String {
                 .unwrap_or((side(model.limits.width), side(model.limits.height))),
         )
     });
-    format!("{name} {frames} {}x{}", size.0, size.1)
+    let method = settings.method;
+    format!("{name} {method:?} {frames} {}x{}", size.0, size.1)
+}
+
+/// What a run will take, in words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// One or two sentences.
+    pub text: String,
+    /// Whether it needs more memory than there is.
+    pub is_too_large: bool,
 }
 
 impl Pace {
@@ -61,37 +72,60 @@ impl Pace {
         measured.peak_mib = peak_mib.max(measured.peak_mib);
     }
 
-    /// What a run will take, in words.
+    /// What a run will take on a machine with so much memory, where that is known.
     #[must_use]
-    pub fn words(&self, document: &Document, model: Option<&ModelInfo>) -> String {
-        let builtin = document.model.is_none();
-        let steps = f64::from(document.settings.steps);
-        let (measured, here) = match self.0.get(&key(document, model)) {
-            Some(measured) => (measured.clone(), true),
-            None if builtin => (
-                Measured {
-                    step_secs: BUILTIN_STEP_SECS,
-                    rest_secs: BUILTIN_REST_SECS,
-                    peak_mib: BUILTIN_PEAK_MIB,
-                },
-                false,
-            ),
+    pub fn estimate(
+        &self,
+        document: &Document,
+        model: Option<&ModelInfo>,
+        memory_mib: Option<f64>,
+    ) -> Estimate {
+        let settings = &document.settings;
+        let as_measured = document.model.is_none()
+            && settings.method == Method::Vmc
+            && (settings.frames, settings.size) == (None, None);
+        let known = self.0.get(&key(document, model)).cloned();
+        let here = known.is_some();
+        let builtin = as_measured.then_some(Measured {
+            step_secs: BUILTIN_STEP_SECS,
+            rest_secs: BUILTIN_REST_SECS,
+            peak_mib: BUILTIN_PEAK_MIB,
+        });
+        let gigabytes = |mib: f64| format!("{:.1} GB", mib / 1024.0);
+        let (mut text, needed_mib) = match known.or(builtin) {
+            Some(measured) => {
+                let secs = measured.step_secs * f64::from(settings.steps) + measured.rest_secs;
+                let place = if here {
+                    "as the last run here"
+                } else {
+                    "measured on one processor core"
+                };
+                let memory = if measured.peak_mib > 0.0 {
+                    format!(" and {} of memory", gigabytes(measured.peak_mib))
+                } else {
+                    String::new()
+                };
+                let time = super::player::length(secs);
+                (format!("About {time}{memory}, {place}."), measured.peak_mib)
+            }
+            // What no run has shown is not guessed; that the weights must be in memory is known.
             None => {
-                return "How long it takes is known after the first run.".to_owned();
+                let weights = model.map_or(0.0, |model| model.weights_mib);
+                let mut text = "How long it takes is known after the first run.".to_owned();
+                if weights >= 100.0 {
+                    let most = gigabytes(weights);
+                    text.push_str(&format!(
+                        " The model's weights alone take {most} of memory."
+                    ));
+                }
+                (text, weights)
             }
         };
-        let secs = measured.step_secs * steps + measured.rest_secs;
-        let place = if here {
-            "as the last run here"
-        } else {
-            "measured on one processor core"
-        };
-        let memory = if measured.peak_mib > 0.0 {
-            format!(" and {:.1} GB of memory", measured.peak_mib / 1024.0)
-        } else {
-            String::new()
-        };
-        format!("About {}{memory}, {place}.", super::player::length(secs))
+        let is_too_large = memory_mib.is_some_and(|there| needed_mib > there);
+        if let Some(there) = memory_mib.filter(|_| is_too_large) {
+            text.push_str(&format!(" This computer has {}.", gigabytes(there)));
+        }
+        Estimate { text, is_too_large }
     }
 }
 
@@ -142,4 +176,57 @@ fn field_mib(table: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::Project;
+    use crate::train::TransferConfig;
+
+    fn document(steps: u32, model: Option<&str>) -> Document {
+        Project {
+            clip: None,
+            more_clips: Vec::new(),
+            model: model.map(Into::into),
+            subject: String::new(),
+            prompt: String::new(),
+            runs: Vec::new(),
+            settings: TransferConfig {
+                steps,
+                ..TransferConfig::default()
+            },
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_told_and_nothing_is_guessed() {
+        let mut pace = Pace::default();
+        let first = pace.estimate(&document(40, None), None, Some(8192.0));
+        // 40 steps of 0.4 s and 28 s for the rest.
+        assert!(
+            first.text.starts_with("About 44 s and 0.3 GB"),
+            "{}",
+            first.text
+        );
+        let strange = pace.estimate(&document(40, Some("/models/large")), None, Some(8192.0));
+        assert!(
+            strange.text.contains("after the first run"),
+            "{}",
+            strange.text
+        );
+
+        pace.learn(&key(&document(40, None), None), 2.0, Some(10.0), 9000.0);
+        let second = pace.estimate(&document(40, None), None, Some(8192.0));
+        assert!(
+            second.text.starts_with("About 1 min 30 s and 8.8 GB"),
+            "{}",
+            second.text
+        );
+        assert!(second.is_too_large && second.text.contains("This computer has 8.0 GB"));
+        let mut other = document(40, None);
+        other.settings.method = Method::MotionDirector;
+        let third = pace.estimate(&other, None, None);
+        assert!(third.text.contains("after the first run"), "{}", third.text);
+    }
 }

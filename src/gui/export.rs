@@ -43,6 +43,8 @@ pub struct ExportForm {
 pub struct ExportJob {
     starting: Option<Task<std::io::Result<JobHandle>>>,
     handle: Option<JobHandle>,
+    /// Whether it shall stop as soon as it has begun.
+    cancelled: bool,
     /// Frames written.
     pub done: u32,
     /// Frames in all.
@@ -53,7 +55,8 @@ pub struct ExportJob {
 
 impl ExportJob {
     /// Asks it to stop; nothing is left behind.
-    pub fn cancel(&self) {
+    pub fn cancel(&mut self) {
+        self.cancelled = true;
         if let Some(handle) = &self.handle {
             handle.send(job::Command::Stop).ok();
         }
@@ -67,9 +70,10 @@ struct Work {
     form: ExportForm,
     path: PathBuf,
     run: Option<PathBuf>,
-    /// The film that the run itself wrote.
+    /// The run's own film of the sample, whose recipe is the sample's.
     film: Option<PathBuf>,
     prompt: String,
+    seed: Option<u64>,
     trained_steps: Option<u32>,
 }
 
@@ -95,17 +99,24 @@ impl App {
             })
             .take(60)
             .collect();
+        let fps = (sample.fps * 100.0).round() / 100.0;
         let stem = words.split_whitespace().collect::<Vec<_>>().join(" ");
         let ending = if cfg!(feature = "video") {
             "mp4"
         } else {
             "gif"
         };
-        let path = free_name(&self.settings.folder(), &stem, ending);
+        let (folder, name) = (self.settings.folder(), format!("{stem}.{ending}"));
+        let path = folder.join(name);
+        self.taken.forget();
+        // The name is shown at once; the disk is asked on a thread whether it is taken.
+        self.naming = self
+            .start("free name", move |_| free_name(&folder, &stem, ending))
+            .map(|task| (path.clone(), task));
         self.dialog = Some(Dialog::Export(Box::new(ExportForm {
             path: path.display().to_string(),
             quality: 80,
-            fps: (sample.fps * 100.0).round() / 100.0,
+            fps,
             repeats: 3,
             min_side: 512,
             hard_pixels: false,
@@ -122,16 +133,15 @@ impl App {
         };
         let path = PathBuf::from(&form.path);
         let run = self.queue.run_of(self.compare.chosen);
+        let beside = self.reference_frames();
         let work = Work {
             frames: Arc::clone(&sample.frames),
-            reference: form
-                .side_by_side
-                .then(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
-                .flatten(),
+            reference: beside.filter(|_| form.side_by_side),
             path: path.clone(),
             run: run.and_then(|run| run.folder.clone()),
-            film: run.and_then(|run| run.film.clone()),
+            film: sample.film.clone().filter(|_| sample.is_result),
             prompt: sample.prompt.clone(),
+            seed: sample.seed,
             trained_steps: (!sample.is_result).then_some(sample.step),
             form,
         };
@@ -143,10 +153,35 @@ impl App {
         self.export = starting.map(|task| ExportJob {
             starting: Some(task),
             handle: None,
+            cancelled: false,
             done: 0,
             total: 0,
             path,
         });
+    }
+
+    /// What the shown sample is compared with: the clip that its run learnt from, else the clip that is open.
+    pub(super) fn reference_frames(&self) -> Option<Arc<[Frame]>> {
+        let run = self.queue.run_of(self.compare.chosen);
+        let own = run.and_then(|run| run.reference.clone());
+        own.or_else(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
+    }
+
+    /// Puts the free name into the form, unless another one was typed meanwhile.
+    pub(super) fn tick_naming(&mut self) {
+        let Some((shown, free)) = self
+            .naming
+            .as_ref()
+            .and_then(|(shown, task)| Some((shown.clone(), task.take()?)))
+        else {
+            return;
+        };
+        self.naming = None;
+        if let Some(Dialog::Export(form)) = &mut self.dialog
+            && Path::new(&form.path) == shown
+        {
+            form.path = free.display().to_string();
+        }
     }
 
     /// Reads what the export told.
@@ -157,7 +192,12 @@ impl App {
         if let Some(started) = export.starting.as_ref().and_then(Task::take) {
             export.starting = None;
             match started {
-                Ok(handle) => export.handle = Some(handle),
+                Ok(handle) => {
+                    export.handle = Some(handle);
+                    if export.cancelled {
+                        export.cancel();
+                    }
+                }
                 Err(error) => {
                     self.export = None;
                     self.notices
@@ -258,9 +298,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
     if !work.form.recipe {
         return Ok(None);
     }
-    if work.trained_steps.is_none()
-        && let Some(text) = work.film.as_deref().and_then(film_recipe)
-    {
+    if let Some(text) = work.film.as_deref().and_then(recipe_of) {
         return Ok(Some(text));
     }
     let Some(run) = &work.run else {
@@ -272,7 +310,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
         program: record.program,
         subject: Some(record.subject),
         prompt: work.prompt.clone(),
-        seed: record.settings.seed,
+        seed: work.seed.unwrap_or(record.settings.seed),
         clip: Some(record.clip),
         more_clips: record.more_clips,
         model_name: record.model.name,
@@ -287,7 +325,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
     })
 }
 
-/// The recipe inside a film.
-fn film_recipe(film: &Path) -> Option<String> {
+/// The recipe inside a film that the run itself wrote.
+fn recipe_of(film: &Path) -> Option<String> {
     video::read_recipe(film).ok().flatten()
 }

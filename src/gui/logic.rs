@@ -18,6 +18,8 @@ use crate::report::{Area, Report};
 
 /// Scales of the interface.
 const SCALES: std::ops::RangeInclusive<f32> = 0.6..=2.4;
+/// Between two of them.
+const SCALE_STEP: f32 = 0.1;
 
 impl App {
     /// Takes results, moves the playhead. Draws nothing.
@@ -32,9 +34,11 @@ impl App {
         self.take_picked();
         self.tick_runs(ctx, now);
         self.tick_export();
+        self.tick_naming();
         self.tick_latents();
         self.tick_autosave(ctx);
         self.tick_close(ctx);
+        self.tick_device();
         let passed = (now - self.ticked_at).clamp(0.0, 0.5);
         self.ticked_at = now;
         let (start, end) = self.cut_range();
@@ -74,6 +78,11 @@ impl App {
 
     /// Keys, dropped files and pasted paths.
     pub(super) fn input_ui(&mut self, ctx: &egui::Context) {
+        if ctx.input(|input| input.pointer.any_pressed()) {
+            self.by_keyboard = false;
+        } else if ctx.input(|input| input.key_pressed(egui::Key::Tab)) {
+            self.by_keyboard = true;
+        }
         if self.dialog.is_some() && ctx.input(|input| input.key_pressed(egui::Key::Escape)) {
             self.dialog = None;
         }
@@ -205,15 +214,9 @@ impl App {
                     );
                 }
             }
-            Ok(Opened::Run(path, record)) => {
-                self.document.subject.clone_from(&record.subject);
-                if let Some(prompt) = &record.prompt {
-                    self.document.prompt.clone_from(prompt);
-                }
-                self.document.settings = record.settings;
-                self.settle_inverted_clip();
-                let text = format!("The settings of the run with {} are set.", record.clip.name);
-                self.notices.say(text, Some(Action::Resume(path)));
+            Ok(Opened::Run(past)) => {
+                self.remember(&past.folder);
+                self.show_past(*past);
             }
             Ok(Opened::Model(path)) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -230,6 +233,7 @@ impl App {
     fn take_project(&mut self, path: PathBuf, project: Document) {
         self.history.restart(project.clone());
         self.document = project;
+        self.read_runs(self.document.runs.clone());
         if !self.autosave.is_kept(&path) {
             self.remember(&path);
             self.saved = self.document.clone();
@@ -312,6 +316,7 @@ impl App {
                     self.use_recipe(*recipe);
                 }
             }
+            Action::UseRun(path) => self.use_run(&path),
             Action::Resume(path) => self.resume(path),
             Action::Restore(path) => self.open_path(&path),
             Action::LoopShort => self.document.settings.loop_short = true,
@@ -394,9 +399,9 @@ impl App {
                 self.settings.dark = !self.settings.dark;
                 self.ctx.set_theme(theme_of(&self.settings));
             }
-            Command::Larger => self.scale_by(1.1),
-            Command::Smaller => self.scale_by(1.0 / 1.1),
-            Command::NormalSize => self.scale_by(1.0 / self.settings.scale),
+            Command::Larger => self.scale_to(self.settings.scale + SCALE_STEP),
+            Command::Smaller => self.scale_to(self.settings.scale - SCALE_STEP),
+            Command::NormalSize => self.scale_to(1.0),
             Command::ResetLayout => self.tree = layout::first(),
             _ => {
                 let full = self
@@ -408,8 +413,9 @@ impl App {
         }
     }
 
-    fn scale_by(&mut self, factor: f32) {
-        let scale = (self.settings.scale * factor).clamp(*SCALES.start(), *SCALES.end());
+    /// Draws everything at another size; whole twentieths, so that larger and smaller lead back to where they began.
+    pub(super) fn scale_to(&mut self, scale: f32) {
+        let scale = ((scale * 20.0).round() / 20.0).clamp(*SCALES.start(), *SCALES.end());
         self.settings.scale = scale;
         self.ctx.set_zoom_factor(scale);
     }
@@ -477,21 +483,110 @@ impl App {
         }
     }
 
+    /// A run that goes on and a project with changes are asked about before the window goes.
     fn tick_close(&mut self, ctx: &egui::Context) {
-        if ctx.input(|input| input.viewport().close_requested()) && !self.closing && self.is_busy()
-        {
-            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
-            self.dialog = Some(Dialog::Close);
+        if ctx.input(|input| input.viewport().close_requested()) && !self.closing {
+            let changed = self.project_path.is_some() && self.document != self.saved;
+            let dialog = match (self.is_busy(), changed) {
+                (true, _) => Some(Dialog::Close),
+                (false, true) => Some(Dialog::Unsaved),
+                (false, false) => None,
+            };
+            if dialog.is_some() {
+                ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+                self.dialog = dialog;
+            }
         }
-        if self.closing && !self.is_busy() {
+        if self.closing && !self.is_busy() && !self.autosave.is_writing() {
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);
         }
     }
+
+    /// Takes the name of what computes, and says once where the instruments do without shaders.
+    fn tick_device(&mut self) {
+        if let Some(name) = self.device_asked.as_ref().and_then(Task::take) {
+            self.device_asked = None;
+            self.device_name = name;
+        }
+        let note = self.instruments.note();
+        if note != self.drawing_note {
+            if let Some(note) = &note {
+                self.notices.log(note.clone());
+            }
+            self.drawing_note = note;
+        }
+    }
+
+    /// The bands that are heard become the bands that are trained.
+    pub(super) fn train_with_mix(&mut self, weights: Vec<f64>) {
+        let all = weights.iter().all(|weight| *weight == 1.0);
+        self.document.settings.level_weights = if all { Vec::new() } else { weights };
+        self.notices.say(
+            "The global term weighs the bands as they are heard. See Band weights in the panel; undo takes it back.",
+            None,
+        );
+    }
 }
 
-/// A path as people paste it: quoted, or as an address of a local file.
+/// A path as people paste it: quoted, or as the address of a local file, which has odd letters written as `%20`.
 fn path_of(text: &str) -> PathBuf {
     let text = text.lines().next().unwrap_or_default().trim();
     let text = text.trim_matches(['"', '\'']);
-    PathBuf::from(text.strip_prefix("file://").unwrap_or(text))
+    let Some(address) = text.strip_prefix("file://") else {
+        return PathBuf::from(text);
+    };
+    // The name of a computer may stand before the path.
+    let path = address.find('/').map_or(address, |start| &address[start..]);
+    let path = if cfg!(windows) {
+        path.trim_start_matches('/')
+    } else {
+        path
+    };
+    PathBuf::from(without_percents(path))
+}
+
+/// Bytes that an address writes as `%` and two digits of base 16; what is none of that stays as it is.
+fn without_percents(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = (first == b'%').then(|| after.get(..2)).flatten();
+        let code = code
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pasted_paths_are_understood_as_people_paste_them() {
+        for (text, path) in [
+            ("/films/my clip.mp4", "/films/my clip.mp4"),
+            ("  \"/films/my clip.mp4\"\n", "/films/my clip.mp4"),
+            ("'/films/a.gif'", "/films/a.gif"),
+            ("file:///films/my%20clip%C3%A9.mp4", "/films/my clipé.mp4"),
+            ("file://desk/films/a.gif", "/films/a.gif"),
+            ("/films/100%.mp4", "/films/100%.mp4"),
+            (
+                "file:///films/100%.mp4\nfile:///films/b.mp4",
+                "/films/100%.mp4",
+            ),
+        ] {
+            assert_eq!(path_of(text), PathBuf::from(path), "{text}");
+        }
+    }
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eframe::egui::{self, ColorImage};
 
+use super::past::{self, Past};
 use crate::job::{Halt, WeightsAbout, fit_for};
 use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder};
-use crate::project::{Project, Recipe, RunFolder, RunRecord};
+use crate::project::{Project, Recipe, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
 use crate::video::{self, Clip, Fitted, Frame, Limits, VideoError};
@@ -42,7 +43,7 @@ pub enum Opened {
     /// A film, a GIF, pictures.
     Clip(Box<Loaded>),
     /// A run folder.
-    Run(PathBuf, Box<RunRecord<TransferConfig>>),
+    Run(Box<Past>),
     /// A folder with a model in diffusers' layout.
     Model(PathBuf),
     /// A file of trained weights, and what it says of itself.
@@ -60,6 +61,8 @@ pub struct ModelInfo {
     pub limits: ClipLimits,
     /// What it recommends.
     pub card: ModelCard,
+    /// Size of its weight files in MiB, 0 for the built-in model.
+    pub weights_mib: f64,
 }
 
 /// The clip as the model sees it.
@@ -79,8 +82,7 @@ pub struct Cut {
 /// A report in the user's words.
 pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     if RunFolder::is_run(path) {
-        let record = RunFolder::look(path).map_err(|error| report(error.into()))?;
-        return Ok(Opened::Run(path.to_owned(), Box::new(record)));
+        return past::read(path, stop).map(|past| Opened::Run(Box::new(past)));
     }
     if ModelFolder::is_meant(path) {
         // Read now, so that what is wrong with it is told before it takes the place of one that works.
@@ -194,7 +196,26 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
         name,
         limits: folder.clip_limits(),
         card: folder.card().clone(),
+        weights_mib: path.map_or(0.0, weights_mib),
     })
+}
+
+/// Size of a model's weights. A part may lie there twice, in both kinds of file: one of them is read.
+fn weights_mib(folder: &Path) -> f64 {
+    let part = |name: &str| {
+        let size_of = |ending: &str| {
+            let entries = fs::read_dir(folder.join(name)).into_iter().flatten();
+            entries
+                .filter_map(Result::ok)
+                .filter(|entry| entry.path().extension().is_some_and(|e| e == ending))
+                .filter_map(|entry| Some(fs::metadata(entry.path()).ok()?.len()))
+                .sum::<u64>()
+        };
+        let (new, old) = (size_of("safetensors"), size_of("bin"));
+        if new > 0 { new } else { old }
+    };
+    let bytes: u64 = ["unet", "vae", "text_encoder"].into_iter().map(part).sum();
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Cuts a clip as a job would.

@@ -20,6 +20,7 @@ mod measure;
 mod media;
 mod notices;
 mod panels;
+mod past;
 mod player;
 mod queue;
 mod run;
@@ -42,8 +43,8 @@ use crate::report::{Area, Report};
 
 /// Size of the window at its first start, in points.
 const FIRST_SIZE: [f32; 2] = [1280.0, 800.0];
-/// Smallest size at which everything can be reached, in points.
-const SMALLEST: [f32; 2] = [900.0, 600.0];
+/// Smallest size, in points: a screen of 1280×800 pixels at a scale of 200 %. Panes scroll there.
+const SMALLEST: [f32; 2] = [640.0, 400.0];
 
 /// What the window opens with.
 #[derive(Clone, Debug, Default)]

@@ -25,6 +25,8 @@ pub enum Action {
     ShowProblems,
     /// Fills the panel from the recipe that came with the opened film.
     UseRecipe,
+    /// Fills the panel with the words and settings of a run.
+    UseRun(PathBuf),
     /// Goes on with a run.
     Resume(PathBuf),
     /// Opens what was open when the program ended unexpectedly.
@@ -43,13 +45,30 @@ impl Action {
     fn label(&self) -> &'static str {
         match self {
             Self::ShowProblems => "Details",
-            Self::UseRecipe => "Use its settings",
+            Self::UseRecipe | Self::UseRun(_) => "Use its settings",
             Self::Resume(_) => "Resume",
             Self::Restore(_) => "Restore",
             Self::LoopShort => "Loop it",
             Self::ShowFile(_) => "Show folder",
             Self::LearnBoth(_) => "Learn both",
             Self::SampleWith(_) => "Sample with it",
+        }
+    }
+
+    fn tooltip(&self) -> &'static str {
+        match self {
+            Self::ShowProblems => "Cause and remedy of everything that went wrong.",
+            Self::UseRecipe | Self::UseRun(_) => {
+                "Puts its words and settings into the panel. Undo takes them back."
+            }
+            Self::Resume(_) => "Trains on from its newest checkpoint.",
+            Self::Restore(_) => "Opens clip, words, settings and runs as they were.",
+            Self::LoopShort => "Runs a clip that is too short forth and back.",
+            Self::ShowFile(_) => "Shows it in the system's file manager.",
+            Self::LearnBoth(_) => {
+                "Trains on the clips of before and on this one, as clips of one motion."
+            }
+            Self::SampleWith(_) => "Paints the new subject with these weights on the chosen model.",
         }
     }
 }
@@ -78,7 +97,7 @@ struct Toast {
     id: u64,
     text: String,
     problem: bool,
-    action: Option<Action>,
+    actions: Vec<Action>,
     until_secs: f64,
 }
 
@@ -119,11 +138,11 @@ impl Notices {
         });
     }
 
-    /// Something worth a glance.
-    pub fn say(&mut self, text: impl Into<String>, action: Option<Action>) {
+    /// Something worth a glance, and what can be done about it.
+    pub fn say(&mut self, text: impl Into<String>, actions: impl IntoIterator<Item = Action>) {
         let text = text.into();
         self.write(Level::Note, text.clone());
-        self.toast(text, false, action);
+        self.toast(text, false, actions.into_iter().collect());
     }
 
     /// Something went wrong: a toast now, the list for later.
@@ -133,7 +152,7 @@ impl Notices {
             "" => report.headline.clone(),
             advice => format!("{}\n{advice}", report.headline),
         };
-        self.toast(text, true, Some(action.unwrap_or(Action::ShowProblems)));
+        self.toast(text, true, vec![action.unwrap_or(Action::ShowProblems)]);
         if self.problems.len() == PROBLEMS {
             self.problems.pop_front();
         }
@@ -146,11 +165,11 @@ impl Notices {
         self.problem(Report::new(Area::Run, headline).because_of(error), None);
     }
 
-    fn toast(&mut self, text: String, problem: bool, action: Option<Action>) {
-        let stay = if action.is_some() {
-            ACTION_SECS
-        } else {
+    fn toast(&mut self, text: String, problem: bool, actions: Vec<Action>) {
+        let stay = if actions.is_empty() {
             TOAST_SECS
+        } else {
+            ACTION_SECS
         };
         // The same words again only stay longer.
         self.toasts.retain(|toast| toast.text != text);
@@ -159,7 +178,7 @@ impl Notices {
             id: self.next_id,
             text,
             problem,
-            action,
+            actions,
             until_secs: self.now_secs + stay,
         });
     }
@@ -187,18 +206,23 @@ impl Notices {
                             let (rect, _) =
                                 ui.allocate_exact_size(egui::vec2(4.0, 32.0), egui::Sense::hover());
                             ui.painter().rect_filled(rect, 2.0, colour);
-                            let width = 400.0 - 60.0 - toast.action.as_ref().map_or(0.0, |_| 110.0);
+                            let buttons = if toast.actions.is_empty() { 0.0 } else { 110.0 };
+                            let width = 400.0 - 60.0 - buttons;
                             ui.scope(|ui| {
                                 ui.set_max_width(width);
                                 ui.add(egui::Label::new(&toast.text).wrap());
                             });
-                            if let Some(action) = &toast.action
-                                && ui.button(action.label()).clicked()
-                            {
-                                clicked = Some(action.clone());
-                                closed = Some(toast.id);
-                            }
-                            let close = ui.add(egui::Button::new("×").frame(false));
+                            ui.vertical(|ui| {
+                                for action in &toast.actions {
+                                    let button = ui.button(action.label());
+                                    if button.on_hover_text(action.tooltip()).clicked() {
+                                        clicked = Some(action.clone());
+                                        closed = Some(toast.id);
+                                    }
+                                }
+                            });
+                            let close = egui::Button::new("×").frame(false);
+                            let close = ui.add(close.min_size(egui::Vec2::splat(theme::HIT_SIZE)));
                             let close = close.on_hover_text("Close this message");
                             if close.clicked() {
                                 closed = Some(toast.id);
@@ -234,7 +258,9 @@ impl Notices {
                     ui.separator();
                 }
             });
-        if ui.button("Copy all").clicked() {
+        let copy = ui.button("Copy all");
+        let tip = "Puts everything above on the clipboard, for a report.";
+        if copy.on_hover_text(tip).clicked() {
             let text: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
             ui.ctx().copy_text(text.join("\n\n"));
         }

@@ -9,6 +9,7 @@ use eframe::egui;
 use super::app::App;
 use super::layout::{self, Pane};
 use super::notices::Action;
+use super::past::Reading;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
@@ -27,13 +28,33 @@ pub(super) const RESULT: &str = if cfg!(feature = "video") {
     "result.gif"
 };
 /// Runs kept in memory with their samples.
-const KEPT: usize = 8;
+pub(super) const KEPT: usize = 8;
 
-/// A run that waits for its turn.
+/// A job that waits for its turn.
 pub struct Waiting {
     /// What it is called.
     pub title: String,
     request: Request,
+}
+
+impl Waiting {
+    /// The run that the job works in, where there is one already.
+    fn run(&self) -> Option<&Path> {
+        match &self.request {
+            Request::Train(_) => None,
+            Request::Resume(request) => Some(&request.run),
+            Request::Sample(request) => Some(&request.source),
+        }
+    }
+}
+
+/// A job that is about to begin.
+struct Starting {
+    title: String,
+    /// The run that goes on.
+    run: Option<PathBuf>,
+    is_sampling: bool,
+    task: Task<std::io::Result<JobHandle>>,
 }
 
 /// All runs of this window.
@@ -45,8 +66,10 @@ pub struct Queue {
     pub waiting: VecDeque<Waiting>,
     /// Runs of earlier days that can go on.
     pub unfinished: Vec<PathBuf>,
-    starting: Option<(String, Task<std::io::Result<JobHandle>>)>,
+    starting: Option<Starting>,
     looking: Option<Task<Vec<PathBuf>>>,
+    /// Runs of earlier days that are read.
+    pub(super) reading: Reading,
 }
 
 impl Queue {
@@ -87,6 +110,13 @@ impl Queue {
         }
     }
 
+    /// The place of the run in a folder.
+    #[must_use]
+    pub fn place_of(&self, folder: &Path) -> Option<usize> {
+        let is_there = |run: &Run| run.folder.as_deref() == Some(folder);
+        self.runs.iter().position(is_there)
+    }
+
     /// Looks for runs that can go on, off the interface's thread.
     pub fn look_for_unfinished(&mut self, ctx: &egui::Context, runs_dir: &Path) {
         let folder = runs_dir.to_owned();
@@ -124,9 +154,20 @@ impl App {
         }
     }
 
-    /// Goes on with a run of an earlier day.
+    /// Goes on with a run. One of an earlier day is read first: its numbers and samples are worth seeing, and the panel
+    /// takes its settings, so that what is shown is what is trained.
     pub(super) fn resume(&mut self, run: PathBuf) {
         self.queue.unfinished.retain(|known| *known != run);
+        if self.queue.place_of(&run).is_some() {
+            self.use_run(&run);
+            self.resume_known(run);
+        } else {
+            self.read_run(run, true);
+        }
+    }
+
+    /// Goes on with a run that is among those of the window.
+    pub(super) fn resume_known(&mut self, run: PathBuf) {
         let name = run
             .file_name()
             .unwrap_or_default()
@@ -135,7 +176,7 @@ impl App {
         let request = ResumeRequest {
             result: ResultRequest {
                 prompt: String::new(),
-                output: Some(free_result(&run)),
+                output: None,
                 overwrite: false,
                 scale_to: None,
             },
@@ -169,7 +210,8 @@ impl App {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let run = free_name(&self.runs_dir(), &stem, "");
+        // The thread that starts the job finds a name that is free.
+        let run = self.runs_dir().join(stem);
         let prompt = words("New subject", &self.document.prompt)?;
         let more_clips = self.document.more_clips.iter().map(|clip| {
             let name = clip.path.file_name().unwrap_or_default().to_string_lossy();
@@ -250,24 +292,35 @@ impl App {
             );
             self.queue.waiting.push_back(Waiting { title, request });
         } else {
-            self.start_job(title, request);
+            self.start_job(Waiting { title, request });
         }
     }
 
     /// Jobs inherit the low priority of the thread that starts them, so that they give way to the window.
-    fn start_job(&mut self, title: String, mut request: Request) {
+    fn start_job(&mut self, next: Waiting) {
         let ctx = self.ctx.clone();
         let runs_dir = self.runs_dir();
         let waker = waker(ctx);
+        let run = next.run().map(Path::to_owned);
+        let is_sampling = matches!(next.request, Request::Sample(_));
+        let Waiting { title, mut request } = next;
         let task = self.start("start job", move |_| {
             match &mut request {
                 Request::Train(train) => place_run(&runs_dir, train)?,
-                Request::Sample(sample) => place_film(sample)?,
-                Request::Resume(_) => {}
+                Request::Resume(resume) => resume.result.output = Some(free_result(&resume.run)),
+                Request::Sample(sample) if sample.weights.is_some() => place_film(sample)?,
+                Request::Sample(sample) => {
+                    sample.result.output = Some(free_result(&sample.source));
+                }
             }
             job::spawn(request, waker)
         });
-        self.queue.starting = task.map(|task| (title, task));
+        self.queue.starting = task.map(|task| Starting {
+            title,
+            run,
+            is_sampling,
+            task,
+        });
     }
 
     /// Reads what jobs told, and starts the next one.
@@ -281,24 +334,23 @@ impl App {
             }
             self.queue.unfinished = found;
         }
-        if let Some(started) = self
-            .queue
-            .starting
-            .as_ref()
-            .and_then(|(_, task)| task.take())
+        self.take_past_runs();
+        let started = self.queue.starting.as_ref().and_then(|s| s.task.take());
+        if let Some(started) = started
+            && let Some(starting) = self.queue.starting.take()
         {
-            let title = self.queue.starting.take().map_or(String::new(), |s| s.0);
             match started {
-                Ok(handle) => self.begin_run(title, handle, now),
-                Err(error) => self
-                    .notices
-                    .failed("The training could not be started", &error),
+                Ok(handle) => self.begin_run(&starting, handle, now),
+                Err(error) => self.notices.failed("The run could not be started", &error),
             }
         }
-        let Some(run) = self.queue.runs.last_mut() else {
-            return;
+        for run in &mut self.queue.runs {
+            run.poll_samples(ctx);
+        }
+        let said = match self.queue.runs.last_mut() {
+            Some(run) => run.poll(ctx, now),
+            None => Vec::new(),
         };
-        let said = run.poll(ctx, now);
         for said in said {
             self.hear(said);
         }
@@ -306,22 +358,44 @@ impl App {
             && !self.closing
             && let Some(next) = self.queue.waiting.pop_front()
         {
-            self.start_job(next.title, next.request);
+            self.start_job(next);
         }
     }
 
-    fn begin_run(&mut self, title: String, handle: JobHandle, now: f64) {
-        if self.queue.runs.len() == KEPT {
-            self.queue.runs.remove(0);
+    fn begin_run(&mut self, starting: &Starting, handle: JobHandle, now: f64) {
+        let title = &starting.title;
+        let known = starting.run.as_ref();
+        match known.and_then(|folder| self.queue.place_of(folder)) {
+            Some(place) => {
+                // The one that is going on is the last.
+                let mut run = self.queue.runs.remove(place);
+                run.go_on(handle, starting.is_sampling, now);
+                if starting.is_sampling {
+                    self.notices.log(format!("A sample of \"{title}\" begins."));
+                } else {
+                    self.notices.log(format!("The run \"{title}\" goes on."));
+                }
+                self.queue.runs.push(run);
+            }
+            None => {
+                if self.queue.runs.len() >= KEPT {
+                    self.queue.runs.remove(0);
+                }
+                self.notices.log(format!("The run for \"{title}\" begins."));
+                let mut run = Run::new(title.clone(), handle, now);
+                run.is_sampling = starting.is_sampling;
+                run.reference = self.cut.as_ref().map(|cut| Arc::clone(&cut.frames));
+                self.queue.runs.push(run);
+            }
         }
-        self.notices.log(format!("The run for \"{title}\" begins."));
-        self.queue.runs.push(Run::new(title, handle, now));
         self.compare.choose(None);
         self.run_view.follow();
         if layout::is_shown(&self.tree, Pane::Result) {
             layout::show(&mut self.tree, Pane::Result);
         }
-        self.memory.start_peak();
+        if !starting.is_sampling {
+            self.memory.start_peak();
+        }
     }
 
     fn hear(&mut self, said: Said) {
@@ -345,9 +419,12 @@ impl App {
         let Some(run) = self.queue.runs.last() else {
             return;
         };
-        if let Some(secs) = run.step_secs() {
+        // A run that went on did only some of its steps now, and a sample none.
+        let whole = !run.is_sampling && !run.went_on;
+        if let Some(secs) = run.step_secs().filter(|_| whole) {
             let done = run.outcome == Some(Outcome::Completed);
-            let rest = (run.took_secs - secs * f64::from(run.step())).max(0.0);
+            let took = run.took_secs.unwrap_or_default();
+            let rest = (took - secs * f64::from(run.step())).max(0.0);
             self.settings.pace.learn(
                 &super::estimate::key(&self.document, self.model.as_ref()),
                 secs,
@@ -355,17 +432,21 @@ impl App {
                 self.memory.peak_mib(),
             );
         }
-        let text = run.status();
+        let text = if run.is_sampling {
+            "The sample is done".to_owned()
+        } else {
+            run.status()
+        };
         let action = run.film.clone().map(Action::ShowFile);
         match &run.outcome {
             Some(Outcome::Completed) => self.notices.say(format!("{text}."), action),
-            Some(Outcome::Cancelled { .. }) => match run.folder.clone() {
-                Some(folder) => self.notices.say(
-                    format!("{text}. It can go on from there."),
-                    Some(Action::Resume(folder)),
-                ),
-                None => self.notices.say("Stopped.", None),
-            },
+            Some(Outcome::Cancelled { .. }) if run.is_sampling => {
+                self.notices.say("The sample was stopped.", None);
+            }
+            Some(Outcome::Cancelled { .. }) => self.notices.say(
+                format!("{text}. It can go on from there."),
+                run.folder.clone().map(Action::Resume),
+            ),
             _ => {}
         }
     }
@@ -380,17 +461,66 @@ impl App {
         self.compare.renew();
     }
 
-    /// Asks for a sample: of the run that is going on, with the words and the seed of the panel.
+    /// Asks for a sample with the words and the seed of the panel: of the training that goes on, else of the shown run.
     pub(super) fn sample_now(&mut self) {
         let prompt = self.document.prompt.trim().to_owned();
-        let sent = self.queue.send(Command::SampleNow {
-            prompt: (!prompt.is_empty()).then_some(prompt),
-            seed: Some(self.document.settings.seed),
-        });
-        if !sent {
-            self.notices
-                .say("There is no training to sample from. Train first.", None);
+        let seed = self.document.settings.seed;
+        if let Some(run) = self.queue.runs.last_mut().filter(|run| run.is_training()) {
+            let words = (!prompt.is_empty()).then(|| prompt.clone());
+            let sent = run.send(Command::SampleNow {
+                prompt: words,
+                seed: Some(seed),
+            });
+            if sent {
+                run.ask_sample(prompt, seed);
+            }
+            return;
         }
+        let shown = self
+            .queue
+            .runs
+            .get(self.run_view.index(self.queue.runs.len()));
+        let source = shown
+            .filter(|run| run.has_weights())
+            .and_then(|run| run.folder.clone());
+        match source {
+            Some(source) if !prompt.is_empty() => self.sample_of(source, prompt),
+            Some(_) => self.notices.problem(
+                Report::new(Area::Request, "New subject is empty").advise("Say it in a few words."),
+                None,
+            ),
+            None => self
+                .notices
+                .say("There is no training to sample from. Train first.", None),
+        }
+    }
+
+    /// Samples from what a run has learnt.
+    fn sample_of(&mut self, source: PathBuf, prompt: String) {
+        let settings = &self.document.settings;
+        let changes = SamplingChanges {
+            seed: Some(settings.seed),
+            start: Some(settings.start),
+            noise_prior: Some(settings.noise_prior),
+            sampling_steps: settings.sampling_steps,
+            sampler: Some(settings.sampler),
+            guidance: settings.guidance,
+            negative_prompt: Some(settings.negative_prompt.clone()),
+            ..SamplingChanges::default()
+        };
+        let request = SampleRequest {
+            source,
+            weights: None,
+            result: ResultRequest {
+                prompt: prompt.clone(),
+                output: None,
+                overwrite: false,
+                scale_to: None,
+            },
+            changes,
+            device: DeviceChoice::Auto,
+        };
+        self.enqueue(prompt, Request::Sample(Box::new(request)));
     }
 }
 

@@ -1,17 +1,18 @@
 //! A run as the window sees it: what its events said, its samples, its pace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use eframe::egui::{self, ColorImage, TextureHandle};
 
 use super::media::image_of;
+use super::past::{self, Past};
 use super::task::Task;
-use crate::job::{Command, Event, JobHandle, Outcome, Setting, Stage};
-use crate::project::LiveSettings;
+use crate::job::{Command, Event, JobHandle, Outcome, Preview, Setting, Stage, StopReason};
+use crate::project::{LiveSettings, RunRecord};
 use crate::report::Report;
-use crate::train::StepStats;
+use crate::train::{StepStats, TransferConfig};
 use crate::video::Frame;
 use crate::video::resample::{Filter, Region, resize};
 
@@ -36,13 +37,17 @@ pub struct Sample {
     pub fps: f64,
     /// Whether it is what the run was for, not a look in between.
     pub is_result: bool,
+    /// The run's own film of it.
+    pub film: Option<PathBuf>,
+    /// Seed of its noise, where that is known.
+    pub seed: Option<u64>,
     strip: Option<Task<ColorImage>>,
     /// All pictures side by side, small.
     pub texture: Option<TextureHandle>,
 }
 
 impl Sample {
-    fn new(ctx: &egui::Context, preview: crate::job::Preview, is_result: bool) -> Self {
+    fn new(ctx: &egui::Context, preview: Preview, is_result: bool) -> Self {
         let frames: Arc<[Frame]> = preview.frames.into();
         let pictures = Arc::clone(&frames);
         let strip = Task::start("sample strip", ctx, move |_| strip_of(&pictures)).ok();
@@ -52,6 +57,8 @@ impl Sample {
             frames,
             fps: preview.fps,
             is_result,
+            film: None,
+            seed: None,
             strip,
             texture: None,
         }
@@ -164,6 +171,10 @@ pub struct Run {
     pub gradients: BTreeMap<String, f64>,
     /// Settings that changed on the way.
     pub marks: Vec<Mark>,
+    /// The clip as the run's model sees it; none for a run of an earlier day.
+    pub reference: Option<Arc<[Frame]>>,
+    /// What its folder says, for a run of an earlier day.
+    pub record: Option<Box<RunRecord<TransferConfig>>>,
     /// What it painted.
     pub samples: Vec<Sample>,
     /// Where the film of the result is.
@@ -172,6 +183,14 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Whether a stop was asked for.
     pub stopping: bool,
+    /// Whether it was taken up again: its time is not that of a whole run.
+    pub went_on: bool,
+    /// Whether the job only samples from what the run has learnt.
+    pub is_sampling: bool,
+    /// Words and seeds of the samples that were asked for by hand and are not there yet.
+    asked: VecDeque<(String, u64)>,
+    /// The run's own seed.
+    seed: Option<u64>,
     /// The settings the job was given.
     given: Option<LiveSettings>,
     /// The settings its training has; none before it begins, and none for a sample without a training.
@@ -179,8 +198,8 @@ pub struct Run {
     live_sent_at: f64,
     pace: Pace,
     started_at: f64,
-    /// Seconds it took, once over.
-    pub took_secs: f64,
+    /// Seconds it took, once over; none for a run of an earlier day.
+    pub took_secs: Option<f64>,
 }
 
 impl Run {
@@ -188,8 +207,17 @@ impl Run {
     #[must_use]
     pub fn new(title: String, handle: JobHandle, now_secs: f64) -> Self {
         Self {
-            title,
             handle: Some(handle),
+            started_at: now_secs,
+            ..Self::idle(title)
+        }
+    }
+
+    /// A run nobody works in.
+    fn idle(title: String) -> Self {
+        Self {
+            title,
+            handle: None,
             folder: None,
             stage: None,
             done: 0,
@@ -199,17 +227,91 @@ impl Run {
             stats: Vec::new(),
             gradients: BTreeMap::new(),
             marks: Vec::new(),
+            reference: None,
+            record: None,
             samples: Vec::new(),
             film: None,
             outcome: None,
             stopping: false,
             given: None,
+            went_on: false,
+            is_sampling: false,
+            asked: VecDeque::new(),
+            seed: None,
             live: None,
             live_sent_at: 0.0,
             pace: Pace::default(),
-            started_at: now_secs,
-            took_secs: 0.0,
+            started_at: 0.0,
+            took_secs: None,
         }
+    }
+
+    /// A run of an earlier day, as its folder tells it.
+    #[must_use]
+    pub fn of_past(ctx: &egui::Context, past: Past) -> Self {
+        let record = past.record;
+        let title = record.prompt.clone().unwrap_or_else(|| {
+            let name = past.folder.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        });
+        let marks = record.changes.iter().map(|change| Mark {
+            step: change.step,
+            text: format!("{} {}", past::setting_name(&change.setting), change.value),
+        });
+        let samples = past.samples.into_iter().map(|sample| Sample {
+            film: Some(sample.path),
+            ..Sample::new(ctx, sample.preview, sample.is_result)
+        });
+        let mut run = Self::idle(title);
+        run.marks = marks.collect();
+        run.samples = samples.collect();
+        run.folder = Some(past.folder);
+        run.steps = record.settings.steps;
+        run.seed = Some(record.settings.seed);
+        run.live = Some(past::settings_at_end(&record).live());
+        run.stats = past.stats;
+        run.record = Some(record);
+        run.outcome = Some(if past.is_finished {
+            Outcome::Completed
+        } else {
+            Outcome::Cancelled {
+                reason: StopReason::Asked,
+            }
+        });
+        run
+    }
+
+    /// A job works in this run again: it trains on, or samples from what was learnt.
+    pub fn go_on(&mut self, handle: JobHandle, is_sampling: bool, now_secs: f64) {
+        self.handle = Some(handle);
+        self.is_sampling = is_sampling;
+        if !is_sampling {
+            self.went_on = true;
+            // From now on the panel says what its settings are.
+            self.record = None;
+        }
+        (self.outcome, self.stage) = (None, None);
+        (self.stopping, self.paused) = (false, false);
+        self.started_at = now_secs;
+        self.pace.last_at = None;
+    }
+
+    /// Whether there is something to sample from, as far as that is known here.
+    #[must_use]
+    pub fn has_weights(&self) -> bool {
+        let learnt = self.step() > 0 || self.outcome == Some(Outcome::Completed);
+        self.folder.is_some() && learnt
+    }
+
+    /// Whether its training goes on, not only a sample.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.is_going() && !self.is_sampling
+    }
+
+    /// Notes a sample that was asked for by hand.
+    pub fn ask_sample(&mut self, prompt: String, seed: u64) {
+        self.asked.push_back((prompt, seed));
     }
 
     /// Whether it goes on.
@@ -242,7 +344,7 @@ impl Run {
 
     /// Sends what the panel has changed. While a slider is dragged, a few times a second.
     pub fn sync_live(&mut self, wanted: &LiveSettings, now_secs: f64) {
-        let Some(live) = self.live.filter(|_| self.is_going()) else {
+        let Some(live) = self.live.filter(|_| self.is_training()) else {
             return;
         };
         if live == *wanted || now_secs - self.live_sent_at < LIVE_SECS {
@@ -273,11 +375,15 @@ impl Run {
         }
     }
 
-    /// Reads what the job told since the last time.
-    pub fn poll(&mut self, ctx: &egui::Context, now_secs: f64) -> Vec<Said> {
+    /// Uploads small pictures that are ready.
+    pub fn poll_samples(&mut self, ctx: &egui::Context) {
         for sample in &mut self.samples {
             sample.poll(ctx);
         }
+    }
+
+    /// Reads what the job told since the last time.
+    pub fn poll(&mut self, ctx: &egui::Context, now_secs: f64) -> Vec<Said> {
         let mut said = Vec::new();
         for _ in 0..EVENTS_A_FRAME {
             let Some(event) = self
@@ -297,6 +403,7 @@ impl Run {
         match event {
             Event::Started { config } => {
                 self.steps = config.steps;
+                self.seed = Some(config.seed);
                 self.given = Some(config.live());
             }
             Event::RunFolder { path } => {
@@ -310,7 +417,8 @@ impl Run {
             Event::Stage { stage, total } => {
                 self.stage = Some(stage);
                 if stage == Stage::Training {
-                    self.live = self.given.take().or(self.live);
+                    // A run that goes on has what it was told before; what the panel says now is sent as a change.
+                    self.live = self.live.or(self.given.take());
                 }
                 self.total = total.unwrap_or(0);
                 self.done = if stage == Stage::Training {
@@ -325,6 +433,9 @@ impl Run {
                 self.pace
                     .step(now_secs, stats.step.saturating_sub(self.step()));
                 (self.done, self.total, self.steps) = (stats.step, stats.steps, stats.steps);
+                // A resume repeats what came after its checkpoint.
+                let known = self.stats.partition_point(|old| old.step < stats.step);
+                self.stats.truncate(known);
                 self.stats.push(stats);
             }
             Event::Gradients { norms, .. } => self.gradients = norms,
@@ -347,7 +458,11 @@ impl Run {
                 said.push(Said::Note(format!("From step {}: {text}.", step + 1)));
                 self.marks.push(Mark { step, text });
             }
-            Event::PreviewReady { .. } => self.take_sample(ctx, false, said),
+            Event::PreviewReady { prompt, path, .. } => {
+                let asked = self.asked.pop_front_if(|(words, _)| *words == prompt);
+                let seed = asked.map(|(_, seed)| seed).or(self.seed);
+                self.take_sample(ctx, (false, path, seed), said);
+            }
             Event::CheckpointSaved { step, path } => said.push(Said::Note(format!(
                 "Checkpoint of step {step}: {}.",
                 path.display()
@@ -358,8 +473,8 @@ impl Run {
             ))),
             Event::Exported { path, .. } => {
                 said.push(Said::Note(format!("The film is {}.", path.display())));
-                self.film = Some(path);
-                self.take_sample(ctx, true, said);
+                self.film = Some(path.clone());
+                self.take_sample(ctx, (true, path, self.seed), said);
             }
             Event::Warning(report) => said.push(Said::Problem(report)),
             Event::Finished(outcome) => {
@@ -368,24 +483,36 @@ impl Run {
                 }
                 self.outcome = Some(outcome);
                 self.paused = false;
-                self.took_secs = now_secs - self.started_at;
+                if !self.is_sampling {
+                    self.took_secs = Some(now_secs - self.started_at);
+                }
+                self.asked.clear();
                 self.handle = None;
                 said.push(Said::Over);
             }
         }
     }
 
-    fn take_sample(&mut self, ctx: &egui::Context, is_result: bool, said: &mut Vec<Said>) {
+    fn take_sample(
+        &mut self,
+        ctx: &egui::Context,
+        (is_result, film, seed): (bool, PathBuf, Option<u64>),
+        said: &mut Vec<Said>,
+    ) {
         let preview = self.handle.as_ref().and_then(JobHandle::preview);
         match preview {
             Some(preview) => {
-                self.samples.push(Sample::new(ctx, preview, is_result));
+                self.samples.push(Sample {
+                    film: Some(film),
+                    seed,
+                    ..Sample::new(ctx, preview, is_result)
+                });
                 said.push(Said::Sampled);
             }
             // The slot keeps only the newest: an earlier event took the result already.
             None => {
-                if let Some(last) = self.samples.last_mut() {
-                    last.is_result |= is_result;
+                if let Some(last) = self.samples.last_mut().filter(|_| is_result) {
+                    (last.is_result, last.film, last.seed) = (true, Some(film), seed);
                 }
             }
         }
@@ -405,9 +532,10 @@ impl Run {
     #[must_use]
     pub fn status(&self) -> String {
         match &self.outcome {
-            Some(Outcome::Completed) => {
-                format!("Done in {}", super::player::length(self.took_secs))
-            }
+            Some(Outcome::Completed) => match self.took_secs {
+                Some(secs) => format!("Done in {}", super::player::length(secs)),
+                None => format!("Done, {} steps", self.step()),
+            },
             Some(Outcome::Cancelled { .. }) => format!("Stopped after step {}", self.step()),
             Some(Outcome::Failed(report)) => report.headline.clone(),
             None if self.stopping => "Stopping…".to_owned(),

@@ -39,7 +39,7 @@ pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
-    TrainRequest, set_threads,
+    TrainRequest, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;

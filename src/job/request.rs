@@ -163,6 +163,16 @@ impl DeviceChoice {
     }
 }
 
+/// What [`DeviceChoice::Auto`] computes on here. Asks the graphics driver, where this build knows one.
+#[must_use]
+pub fn device_name() -> &'static str {
+    match DeviceChoice::Auto.open() {
+        Ok(Device::Cuda(_)) => "CUDA",
+        Ok(Device::Metal(_)) => "Metal",
+        Ok(Device::Cpu) | Err(_) => "CPU",
+    }
+}
+
 /// Sets how many processor threads all jobs of this process share. Works once, before the first job.
 ///
 /// # Errors

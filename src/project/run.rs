@@ -148,6 +148,30 @@ impl RunFolder {
         toml::from_str(&text).map_err(|error| ProjectError::damaged(&path, error))
     }
 
+    /// The lines of `metrics.jsonl` of a run that others may be working in; a last line that is not whole is left out.
+    ///
+    /// # Errors
+    /// [`ProjectError::Io`], [`ProjectError::Damaged`].
+    pub fn look_metrics<L: DeserializeOwned>(run: &Path) -> Result<Vec<L>, ProjectError> {
+        let path = run.join(METRICS);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).map_err(ProjectError::io("read", &path))?;
+        let whole = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        whole
+            .map(|line| serde_json::from_str(line).map_err(|e| ProjectError::damaged(&path, e)))
+            .collect()
+    }
+
+    /// Whether the training of a run came to its end, without opening it.
+    #[must_use]
+    pub fn is_finished(run: &Path) -> bool {
+        final_weights(run).is_file()
+    }
+
     /// Appends one line to `metrics.jsonl`.
     ///
     /// # Errors
@@ -278,7 +302,7 @@ impl RunFolder {
     /// Where the fine-tuned weights end.
     #[must_use]
     pub fn final_weights(&self) -> PathBuf {
-        self.path.join("final").join("weights.safetensors")
+        final_weights(&self.path)
     }
 
     /// The folder of previews.
@@ -286,6 +310,10 @@ impl RunFolder {
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples")
     }
+}
+
+fn final_weights(run: &Path) -> PathBuf {
+    run.join("final").join("weights.safetensors")
 }
 
 /// A folder with other files in it is no place for a new run; a run is, and is told apart later.

@@ -11,6 +11,7 @@ mod state;
 mod step;
 
 pub use crate::nn::Checkpointing;
+pub use crate::spectral::loss::{CosineAxis, FftNorm};
 pub use config::{
     FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
     default_levels, explicit_over_preset,

@@ -5,16 +5,19 @@ use egui::{Align2, Color32, Pos2, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec
 
 use super::View;
 use super::chrome::{
-    BAR_HEIGHT, Bar, READOUT_HEIGHT, axis_stroke, colour, colour_bar, empty_ui, figures, fitted,
-    image, pixel_at, quiet, readout_ui, series, small, split_below, text_inside,
+    BAR_HEIGHT, Bar, READOUT_HEIGHT, axis_stroke, chips_row_ui, colour, colour_bar, empty_ui,
+    figures, fitted, image, pixel_at, quiet, readout_ui, series, short_bar, small, split_below,
+    text_inside,
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::results::{Bands, ClipInput, Shown};
+use super::scales::{scale_name, scales, seconds_name, times};
 use crate::motion::picture::colour::Map;
 use crate::viz::Paint;
 
 const LABEL_WIDTH: f32 = 84.0;
-const BUTTON: f32 = 24.0;
+/// Width of a button's place; the button is two points smaller.
+const BUTTON: f32 = 26.0;
 const BARS_WIDTH: f32 = 56.0;
 const MAX_ROW: f32 = 44.0;
 const MIN_ROW: f32 = 26.0;
@@ -133,26 +136,6 @@ fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
     )
 }
 
-/// The time scale that a band sees, in frames: `Dj` differences of 2^(j-1) frames, so periods from 2^j to 2^(j+1).
-pub(in crate::gui) fn scale_name(band: usize, levels: usize) -> String {
-    match band {
-        0 if levels == 0 => "all motion".into(),
-        0 => format!("{}+ frames", 2 << levels),
-        _ => format!("{}–{} frames", 1 << band, 2 << band),
-    }
-}
-
-fn seconds_name(band: usize, levels: usize, fps: f64) -> Option<String> {
-    if !(fps.is_finite() && fps > 0.0) || (band == 0 && levels == 0) {
-        return None;
-    }
-    let at = |frames: usize| figures(frames as f64 / fps);
-    Some(match band {
-        0 => format!("{}+ s", at(2 << levels)),
-        _ => format!("{}–{} s", at(1 << band), at(2 << band)),
-    })
-}
-
 impl BandsPane {
     /// Which of so many bands are audible (`A, D1, .. DJ`); none while all are.
     pub(super) fn keep(&self, bands: usize) -> Option<Vec<bool>> {
@@ -168,7 +151,35 @@ impl BandsPane {
         keep.contains(&false).then_some(keep)
     }
 
-    pub(super) fn ui(&mut self, ui: &mut Ui, view: &View, shown: &Shown, easel: &mut Easel) {
+    /// The mixing desk's own buttons; the weights, when the mix is asked for.
+    fn desk_ui(&mut self, ui: &mut Ui, bands: usize) -> Option<Vec<f64>> {
+        let mix = self.keep(bands);
+        let mut asked = None;
+        chips_row_ui(ui, |ui| {
+            let button = |label| egui::Button::new(label).min_size(vec2(0.0, 24.0));
+            let all = ui.add_enabled(mix.is_some(), button("All bands"));
+            let tip = "Solo and mute nothing: the reference plays as it is.";
+            if all.on_hover_text(tip).clicked() {
+                self.solo.clear();
+                self.muted.clear();
+            }
+            let train = ui.add_enabled(mix.is_some(), button("Train with this mix"));
+            let tip = "The global term counts the bands that are heard, and no others: they become the band weights of the panel.";
+            if train.on_hover_text(tip).clicked() {
+                let weight = |keep: &bool| f64::from(u8::from(*keep));
+                asked = mix.as_ref().map(|keep| keep.iter().map(weight).collect());
+            }
+        });
+        asked
+    }
+
+    pub(super) fn ui(
+        &mut self,
+        ui: &mut Ui,
+        view: &View,
+        shown: &Shown,
+        easel: &mut Easel,
+    ) -> Option<Vec<f64>> {
         let [reference, sample] = &shown.sides;
         let Some(clip) = &reference.clip else {
             empty_ui(
@@ -176,7 +187,7 @@ impl BandsPane {
                 "No motion in time yet",
                 "Open a clip: its motion appears here in bands, from fast to slow, and each can be played alone.",
             );
-            return;
+            return None;
         };
         let Some(bands) = &reference.bands else {
             empty_ui(
@@ -184,8 +195,9 @@ impl BandsPane {
                 "Computing the bands…",
                 "Each row will show one time scale of the motion.",
             );
-            return;
+            return None;
         };
+        let asked = self.desk_ui(ui, bands.levels + 1);
         let of_sample = sample.bands.as_deref().filter(|s| s.levels == bands.levels);
         let desk = Desk::new(clip, (bands, of_sample), view, self.chosen);
         let count = bands.levels + 1;
@@ -201,6 +213,7 @@ impl BandsPane {
             ui,
             Rect::from_min_size(rows.min, vec2(rows.width(), head)),
             of_sample.is_some(),
+            desk.most_step,
         );
         let rows = Rect::from_min_max(pos2(rows.left(), rows.top() + head), rows.max);
         let height = row_height(rows.height(), count);
@@ -227,9 +240,10 @@ impl BandsPane {
         let on_map = self.map_ui(ui, map, &desk, easel);
         let idle = || {
             format!(
-                "{}: {} of the motion's energy",
+                "{}: {} of the motion's energy · {}",
                 scale_name(desk.chosen, bands.levels),
-                percent(share(bands, desk.chosen))
+                percent(share(bands, desk.chosen)),
+                scales(desk.chosen, bands.levels, clip.fps)
             )
         };
         let note = if self.keep(count).is_some() {
@@ -238,6 +252,7 @@ impl BandsPane {
             ""
         };
         readout_ui(ui, &(on_map.or(readout).unwrap_or_else(idle) + note));
+        asked
     }
 
     /// One band; what the pointer is on.
@@ -356,8 +371,9 @@ impl BandsPane {
         let (x, y) = pixel_at(place, (w, h), pointer)?;
         let value = rms.get(y * w + x).copied().unwrap_or_default();
         Some(format!(
-            "{name} · x {x}, y {y} px · RMS change {}",
-            figures(f64::from(value))
+            "{name} · x {x}, y {y} px · RMS change {} · {}",
+            figures(f64::from(value)),
+            scales(desk.chosen, desk.bands.levels, desk.clip.fps)
         ))
     }
 }
@@ -379,7 +395,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
+fn heading(ui: &Ui, rect: Rect, has_sample: bool, most_step: f64) {
     let columns = Columns::of(rect);
     let weak = quiet(ui);
     let y = rect.top();
@@ -391,7 +407,7 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
         "time scale",
         weak,
     );
-    text_inside(
+    let drawn = text_inside(
         ui,
         rect,
         pos2(columns.mosaic.left(), y),
@@ -402,6 +418,21 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
             "energy"
         },
         weak,
+    );
+    // The mosaic's colours, where there is room for them beside its name.
+    let room = Rect::from_min_max(
+        pos2(drawn.right() + 8.0, y),
+        pos2(columns.mosaic.right(), rect.bottom()),
+    );
+    short_bar(
+        ui,
+        room,
+        &Bar {
+            map: Map::Magnitude,
+            low: "0".into(),
+            high: figures(most_step),
+            title: "square-root scale",
+        },
     );
     let [reference, sample] = series(ui);
     let drawn = text_inside(
@@ -505,14 +536,15 @@ fn cell_readout(rect: Rect, band: usize, desk: &Desk<'_>, pointer: Pos2) -> Stri
     let name = scale_name(band, desk.bands.levels);
     let last = ((index + 1) * span).min(steps);
     let mut text = format!(
-        "{name} · f {} to {last} · energy {}",
+        "{name} · f {} to {last}{} · energy {}",
         index * span,
+        times(index * span, last, desk.clip.fps),
         figures(energy(desk.bands))
     );
     if let Some(sample) = desk.sample {
         text += &format!(" · sample {}", figures(energy(sample)));
     }
-    text
+    text + " · " + &scales(band, desk.bands.levels, desk.clip.fps)
 }
 
 /// Energy of reference and sample side by side, on the scale of the strongest band.

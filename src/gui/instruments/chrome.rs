@@ -120,13 +120,12 @@ pub(in crate::gui) struct Bar<'a> {
     pub title: &'a str,
 }
 
-/// A colour bar over the whole width of `rect`, its ends and its meaning below it.
-pub(in crate::gui) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
-    let strip = Rect::from_min_size(rect.min, vec2(rect.width(), 8.0));
+/// The colours of a map from left to right.
+fn ramp(ui: &Ui, strip: Rect, map: Map) {
     let mut mesh = Mesh::default();
     for step in 0..=BAR_STEPS {
         let t = step as f32 / BAR_STEPS as f32;
-        let ink = colour(bar.map.colour(f64::from(t)));
+        let ink = colour(map.colour(f64::from(t)));
         let x = strip.left() + t * strip.width();
         mesh.colored_vertex(pos2(x, strip.top()), ink);
         mesh.colored_vertex(pos2(x, strip.bottom()), ink);
@@ -137,6 +136,37 @@ pub(in crate::gui) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
         mesh.add_triangle(at + 1, at + 2, at + 3);
     }
     ui.painter().add(Shape::mesh(mesh));
+}
+
+/// A colour bar in one line of text, its ends at its sides; what does not fit is left out, the meaning first.
+pub(super) fn short_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
+    const STRIP: f32 = 40.0;
+    let layout = |text: &str, ink| ui.painter().layout_no_wrap(text.into(), small(ui), ink);
+    let plain = ui.visuals().text_color();
+    let (low, high) = (layout(&bar.low, plain), layout(&bar.high, plain));
+    let title = layout(bar.title, quiet(ui));
+    let needed = low.size().x + high.size().x + STRIP + 8.0;
+    if needed > rect.width() {
+        return;
+    }
+    let strip = rect.left() + low.size().x + 4.0;
+    let end = strip + STRIP + 4.0;
+    let after = end + high.size().x + 8.0;
+    let middle = rect.top() + 0.6 * small(ui).size;
+    let painter = ui.painter();
+    painter.galley(rect.min, low, plain);
+    let (from, to) = (pos2(strip, middle - 3.0), pos2(strip + STRIP, middle + 3.0));
+    ramp(ui, Rect::from_min_max(from, to), bar.map);
+    painter.galley(pos2(end, rect.top()), high, plain);
+    if after + title.size().x <= rect.right() {
+        painter.galley(pos2(after, rect.top()), title, quiet(ui));
+    }
+}
+
+/// A colour bar over the whole width of `rect`, its ends and its meaning below it.
+pub(in crate::gui) fn colour_bar(ui: &Ui, rect: Rect, bar: &Bar<'_>) {
+    let strip = Rect::from_min_size(rect.min, vec2(rect.width(), 8.0));
+    ramp(ui, strip, bar.map);
     let (weak, plain) = (quiet(ui), ui.visuals().text_color());
     let y = strip.bottom() + 2.0;
     let low = text_inside(

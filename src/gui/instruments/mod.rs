@@ -10,6 +10,7 @@ mod motion;
 mod picture;
 mod profile;
 mod results;
+mod scales;
 mod spectrum;
 mod worker;
 
@@ -23,10 +24,10 @@ use crate::spectral::plain::{Residual, max_levels};
 use crate::video::Frame;
 use crate::viz::Gpu;
 
-pub(super) use bands::scale_name;
 pub(super) use chrome::{BAR_HEIGHT, Bar, colour_bar, figures};
 use picture::Easel;
 use results::{ClipInput, Encoded, Plane, Shown};
+pub(super) use scales::scale_name;
 use worker::{Wanted, Worker};
 
 /// What the other panes have set and the instruments follow.
@@ -219,9 +220,16 @@ impl Instruments {
         self.spectrum.ui(ui, view, &self.shown, &mut self.easel);
     }
 
-    /// Wavelet bands along time: mosaic, energy, heat map, solo and mute.
-    pub fn bands_ui(&mut self, ui: &mut egui::Ui, view: &View) {
+    /// Wavelet bands along time: mosaic, energy, heat map, solo and mute. Gives a weight for each band, `A, D1, .. DJ`,
+    /// when the audible ones are asked for as what is trained.
+    pub fn bands_ui(&mut self, ui: &mut egui::Ui, view: &View) -> Option<Vec<f64>> {
         self.follow(ui.ctx(), view);
-        self.bands.ui(ui, view, &self.shown, &mut self.easel);
+        self.bands.ui(ui, view, &self.shown, &mut self.easel)
+    }
+
+    /// Why the processor does the work of the shaders, where it does.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        self.shown.note.clone()
     }
 }

@@ -5,6 +5,7 @@ use eframe::egui;
 use crate::gui::app::App;
 use crate::gui::command::{Command, Menu};
 use crate::gui::layout::{self, Pane};
+use crate::gui::run::Run;
 use crate::gui::theme;
 
 /// Draws the bar.
@@ -20,6 +21,11 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.separator();
             ui.label(&app.device_name)
                 .on_hover_text("What the model computes on.");
+            if let Some(note) = app.instruments.note() {
+                ui.separator();
+                let text = egui::RichText::new("No compute shaders").color(theme::warning(ui));
+                ui.label(text).on_hover_text(note);
+            }
             ui.separator();
             let model = app
                 .model
@@ -30,7 +36,9 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
                 ui.separator();
                 let text = format!("{} new", plural(app.notices.unseen, "problem"));
                 let text = egui::RichText::new(text).color(theme::error(ui));
-                if ui.add(egui::Button::new(text).frame(false)).clicked() {
+                let button = ui.add(egui::Button::new(text).frame(false));
+                let tip = "Shows everything that went wrong, with cause and remedy.";
+                if button.on_hover_text(tip).clicked() {
                     app.obey(Command::Problems);
                 }
             }
@@ -112,6 +120,7 @@ fn menu_ui(app: &mut App, ui: &mut egui::Ui, menu: Menu) {
         }
     }
     if menu == Menu::View {
+        scale_ui(app, ui);
         ui.separator();
         for pane in Pane::ALL {
             // While the bar is drawn the layout is in place.
@@ -138,6 +147,22 @@ fn menu_ui(app: &mut App, ui: &mut egui::Ui, menu: Menu) {
     }
 }
 
+/// The scales that screens usually ask for.
+fn scale_ui(app: &mut App, ui: &mut egui::Ui) {
+    const SCALES: [f32; 6] = [0.75, 1.0, 1.25, 1.5, 1.75, 2.0];
+    let now = app.settings.scale;
+    ui.menu_button(format!("Interface size: {:.0} %", 100.0 * now), |ui| {
+        for scale in SCALES {
+            let chosen = (scale - now).abs() < 0.005;
+            let label = format!("{:.0} %", 100.0 * scale);
+            if ui.selectable_label(chosen, label).clicked() {
+                app.scale_to(scale);
+                ui.close();
+            }
+        }
+    });
+}
+
 fn recent_ui(app: &mut App, ui: &mut egui::Ui) {
     if app.settings.recent.is_empty() {
         return;
@@ -149,6 +174,14 @@ fn recent_ui(app: &mut App, ui: &mut egui::Ui) {
             if entry.on_hover_text(recent.display().to_string()).clicked() {
                 app.open_path(&recent);
             }
+        }
+        ui.separator();
+        let clear = ui.button("Clear list");
+        if clear
+            .on_hover_text("Forgets these names; the files stay.")
+            .clicked()
+        {
+            app.settings.recent.clear();
         }
     });
 }
@@ -166,18 +199,21 @@ fn entry_ui(app: &mut App, ui: &mut egui::Ui, command: Command) {
 impl App {
     /// Whether a command would do something now.
     pub(in crate::gui) fn can(&self, command: Command) -> bool {
-        let training = self
+        let current = self.queue.current();
+        let going = current.is_some_and(Run::is_going);
+        let training = current.is_some_and(Run::is_training);
+        let shown = self
             .queue
-            .current()
-            .is_some_and(crate::gui::run::Run::is_going);
+            .runs
+            .get(self.run_view.index(self.queue.runs.len()));
         match command {
             Command::Undo => self.history.can_undo(),
             Command::Redo => self.history.can_redo(),
             Command::Export => self.queue.sample(self.compare.chosen).is_some(),
             Command::Train => self.cut.is_some(),
-            Command::Pause | Command::Stop | Command::SampleNow | Command::CheckpointNow => {
-                training
-            }
+            Command::Pause | Command::Stop => going,
+            Command::CheckpointNow => training,
+            Command::SampleNow => training || shown.is_some_and(Run::has_weights),
             _ => true,
         }
     }

@@ -1,5 +1,6 @@
 //! The panes. Each one is a function that draws the window's state and asks for commands.
 
+mod advanced;
 pub mod bar;
 mod clips;
 pub mod drop;
@@ -19,6 +20,42 @@ use super::app::App;
 use super::layout::Pane;
 use super::theme;
 
+/// How far the arrow keys move a widget that has the focus: steps to the right, negative to the left. Meanwhile they do not
+/// move the focus.
+pub fn arrow_steps(ui: &egui::Ui, response: &egui::Response) -> i64 {
+    if !response.has_focus() {
+        return 0;
+    }
+    let filter = egui::EventFilter {
+        horizontal_arrows: true,
+        ..egui::EventFilter::default()
+    };
+    ui.memory_mut(|memory| memory.set_focus_lock_filter(response.id, filter));
+    let pressed = |key| {
+        let presses = ui.input(|input| input.num_presses(key));
+        i64::try_from(presses).unwrap_or_default()
+    };
+    pressed(egui::Key::ArrowRight) - pressed(egui::Key::ArrowLeft)
+}
+
+/// A line around what has the focus. Only for those who move it by the keyboard: a click needs no such sign.
+pub fn focus_ui(ui: &egui::Ui) {
+    let ctx = ui.ctx();
+    let Some(focused) = ctx.memory(egui::Memory::focused) else {
+        return;
+    };
+    let Some(response) = ctx.read_response(focused) else {
+        return;
+    };
+    let layer = egui::LayerId::new(egui::Order::Tooltip, egui::Id::unique("focus"));
+    ctx.layer_painter(layer).rect_stroke(
+        response.interact_rect.expand(2.0),
+        4.0,
+        egui::Stroke::new(2.0, theme::accent(ui)),
+        egui::StrokeKind::Outside,
+    );
+}
+
 /// Draws the panes of the layout.
 pub struct Panes<'a> {
     /// The window they belong to.
@@ -35,7 +72,11 @@ impl Panes<'_> {
             Pane::Result => picture::result_ui(self.app, ui),
             Pane::Spectrum => self.app.instruments.spectrum_ui(ui, &view),
             Pane::Motion => self.app.instruments.motion_ui(ui, &view),
-            Pane::Bands => self.app.instruments.bands_ui(ui, &view),
+            Pane::Bands => {
+                if let Some(weights) = self.app.instruments.bands_ui(ui, &view) {
+                    self.app.train_with_mix(weights);
+                }
+            }
             Pane::Transfer => transfer::transfer_ui(self.app, ui),
             Pane::Timeline => timeline::timeline_ui(self.app, ui),
             Pane::Run => run::run_ui(self.app, ui),

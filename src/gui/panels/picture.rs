@@ -143,15 +143,15 @@ pub fn reference_ui(app: &mut App, ui: &mut egui::Ui) {
     }
     caption_ui(ui, response.rect, Align2::LEFT_BOTTOM, &text);
     let corner = Rect::from_min_size(
-        response.rect.right_top() + vec2(-100.0, 4.0),
-        vec2(96.0, theme::HIT_SIZE),
+        response.rect.right_top() + vec2(-112.0, 4.0),
+        vec2(108.0, theme::HIT_SIZE),
     );
     let label = if app.reference_view.as_model_sees {
         "Model's view"
     } else {
         "Whole clip"
     };
-    let toggle = ui.put(corner, egui::Button::new(label).small());
+    let toggle = ui.put(corner, egui::Button::new(label));
     let hover = "Change between the clip and what the model sees of it.";
     if toggle.on_hover_text(hover).clicked() {
         app.reference_view.as_model_sees ^= true;
@@ -263,10 +263,10 @@ fn upload(app: &mut App, ctx: &egui::Context, frames: &[Frame], index: usize) {
     if app.compare.shown == Some(shown) {
         return;
     }
-    let reference = app
-        .cut
+    let beside = app.reference_frames();
+    let reference = beside
         .as_ref()
-        .and_then(|cut| cut.frames.get(index.min(cut.frames.len().max(1) - 1)));
+        .and_then(|frames| frames.get(index.min(frames.len().max(1) - 1)));
     let compare = &mut app.compare;
     match (compare.mode, reference) {
         (Mode::Difference, Some(reference)) => {
@@ -335,23 +335,23 @@ fn wipe_ui(app: &mut App, ui: &mut egui::Ui, response: &egui::Response, rect: Re
     if drag.hovered() || drag.dragged() {
         ui.ctx().set_cursor_icon(egui::CursorIcon::ResizeHorizontal);
     }
+    let keys = 0.02 * super::arrow_steps(ui, &drag) as f32;
     if rect.width() > 0.0 {
-        app.compare.wipe = (at + drag.drag_delta().x / rect.width()).clamp(0.0, 1.0);
+        app.compare.wipe = (at + drag.drag_delta().x / rect.width() + keys).clamp(0.0, 1.0);
     }
+    drag.on_hover_text("Drag it, or move it by the arrow keys.");
 }
 
 fn modes_ui(app: &mut App, ui: &mut egui::Ui, area: Rect) {
     let row = Rect::from_min_size(
-        area.right_top() + vec2(-252.0, 4.0),
-        vec2(248.0, theme::HIT_SIZE),
+        area.right_top() + vec2(-288.0, 4.0),
+        vec2(284.0, theme::HIT_SIZE),
     );
     let layout = egui::Layout::right_to_left(egui::Align::Center);
     ui.scope_builder(egui::UiBuilder::new().max_rect(row).layout(layout), |ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         for mode in Mode::ALL.into_iter().rev() {
-            let button = egui::Button::new(mode.label())
-                .small()
-                .selected(app.compare.mode == mode);
+            let button = egui::Button::new(mode.label()).selected(app.compare.mode == mode);
             if ui.add(button).on_hover_text(mode.tooltip()).clicked() {
                 app.compare.mode = mode;
                 app.compare.wipe = 0.5;

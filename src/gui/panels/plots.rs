@@ -135,6 +135,10 @@ pub fn gradients_ui(run: &Run, ui: &mut egui::Ui) {
 }
 
 fn weights_ui(run: &Run, ui: &mut egui::Ui) {
+    if run.gradients.is_empty() {
+        ui.weak("Each weight's own norm is told while a run trains.");
+        return;
+    }
     let most = run.gradients.values().copied().fold(0.0, f64::max);
     let mut rows: Vec<_> = run.gradients.iter().collect();
     // What learns nothing first, then from the strongest down.

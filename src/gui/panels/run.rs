@@ -8,6 +8,7 @@ use crate::gui::command::Command;
 use crate::gui::player::length;
 use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
+use crate::job::Outcome;
 
 /// Height of the axis below the samples, in points.
 const AXIS_HEIGHT: f32 = 18.0;
@@ -70,7 +71,14 @@ impl RunView {
         self.map = None;
     }
 
-    fn index(&self, runs: usize) -> usize {
+    /// Shows one run until another one begins.
+    pub fn choose(&mut self, place: usize) {
+        self.chosen = Some(place);
+        self.map = None;
+    }
+
+    /// The run that is shown, of so many.
+    pub fn index(&self, runs: usize) -> usize {
         self.chosen
             .filter(|index| *index < runs)
             .unwrap_or(runs.saturating_sub(1))
@@ -110,7 +118,9 @@ pub fn run_ui(app: &mut App, ui: &mut egui::Ui) {
 }
 
 fn export_ui(app: &mut App, ui: &mut egui::Ui) {
-    let Some(export) = &app.export else { return };
+    let Some(export) = &mut app.export else {
+        return;
+    };
     ui.horizontal(|ui| {
         let name = export
             .path
@@ -119,8 +129,13 @@ fn export_ui(app: &mut App, ui: &mut egui::Ui) {
             .to_string_lossy();
         ui.label(format!("Exporting {name}"));
         let share = export.done as f32 / export.total.max(1) as f32;
-        ui.add(egui::ProgressBar::new(share).desired_width(160.0));
-        if ui.button("Cancel export").clicked() {
+        let bar = ui.add(egui::ProgressBar::new(share).desired_width(160.0));
+        let told = format!("{} of {} frames are written", export.done, export.total);
+        bar.widget_info(|| {
+            egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, told.clone())
+        });
+        let cancel = ui.button("Cancel export");
+        if cancel.on_hover_text("Nothing is left behind.").clicked() {
             export.cancel();
         }
     });
@@ -151,11 +166,7 @@ fn title_ui(app: &mut App, ui: &mut egui::Ui) {
         .response
         .on_hover_text("Runs of this window.");
     if wanted != index {
-        app.run_view.chosen = Some(wanted);
-        app.run_view.map = None;
-        let newest = app.queue.runs[wanted].samples.len().checked_sub(1);
-        app.compare.choose(newest.map(|sample| (wanted, sample)));
-        app.show_sample();
+        app.choose_run(wanted);
     }
 }
 
@@ -164,10 +175,10 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
     let Some(run) = app.queue.runs.get(app.run_view.index(app.queue.runs.len())) else {
         return;
     };
-    let share = if run.outcome.is_some() {
-        1.0
-    } else {
-        run.done as f32 / run.total.max(1) as f32
+    let share = match &run.outcome {
+        Some(Outcome::Completed) => 1.0,
+        Some(_) => run.step() as f32 / run.steps.max(1) as f32,
+        None => run.done as f32 / run.total.max(1) as f32,
     };
     let bar = egui::ProgressBar::new(share)
         .desired_height(8.0)
@@ -183,36 +194,79 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
             .small()
             .color(theme::weak(ui)),
     );
-    let going = run.is_going();
-    let waiting = app.queue.waiting.len();
-    ui.horizontal(|ui| {
-        if !going {
-            return;
-        }
-        for (command, label) in [
-            (Command::SampleNow, "Sample now"),
-            (Command::CheckpointNow, "Checkpoint"),
-        ] {
+    buttons_ui(app, ui);
+    waiting_ui(app, ui);
+}
+
+/// What can be asked of the shown run.
+fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
+    let Some(run) = app.queue.runs.get(app.run_view.index(app.queue.runs.len())) else {
+        return;
+    };
+    let (training, sampling) = (run.is_training(), run.is_going() && run.is_sampling);
+    let stopped = matches!(
+        run.outcome,
+        Some(Outcome::Cancelled { .. } | Outcome::Failed(_))
+    );
+    let resume = run.folder.clone().filter(|_| stopped && run.step() > 0);
+    let can_sample = run.has_weights() && !run.is_going();
+    ui.horizontal_wrapped(|ui| {
+        let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
             let hover = command.hover_text(ui.ctx());
             if ui.button(label).on_hover_text(hover).clicked() {
                 app.obey(command);
             }
+        };
+        if training || can_sample {
+            command_ui(ui, Command::SampleNow, "Sample now");
+        }
+        if training {
+            command_ui(ui, Command::CheckpointNow, "Checkpoint");
+        }
+        if sampling {
+            command_ui(ui, Command::Stop, "Stop sampling");
+        }
+        if let Some(folder) = resume {
+            let tip = "Train on from the newest checkpoint.";
+            if ui.button("Resume").on_hover_text(tip).clicked() {
+                app.resume(folder);
+            }
         }
     });
-    if waiting > 0 {
-        ui.horizontal(|ui| {
-            let titles: Vec<&str> = app
-                .queue
-                .waiting
-                .iter()
-                .map(|waiting| waiting.title.as_str())
-                .collect();
-            ui.weak(format!("{waiting} in the queue"))
-                .on_hover_text(titles.join("\n"));
-            if ui.small_button("Clear queue").clicked() {
-                app.queue.waiting.clear();
-            }
-        });
+}
+
+/// What waits for its turn, to be moved up or taken out.
+fn waiting_ui(app: &mut App, ui: &mut egui::Ui) {
+    let waiting = &mut app.queue.waiting;
+    if waiting.is_empty() {
+        return;
+    }
+    let (mut up, mut out) = (None, None);
+    let title = format!("{} in the queue", waiting.len());
+    let menu = ui.menu_button(title, |ui| {
+        ui.set_min_width(280.0);
+        for (index, next) in waiting.iter().enumerate() {
+            ui.horizontal(|ui| {
+                let moves = ui.add_enabled(index > 0, egui::Button::new("Earlier"));
+                let tip = format!("Let \"{}\" have its turn one place earlier.", next.title);
+                if moves.on_hover_text(tip).clicked() {
+                    up = Some(index);
+                }
+                let tip = format!("Take \"{}\" out of the queue.", next.title);
+                if ui.button("Remove").on_hover_text(tip).clicked() {
+                    out = Some(index);
+                }
+                ui.add(egui::Label::new(format!("{}. {}", index + 1, next.title)).truncate());
+            });
+        }
+    });
+    let tip = "Runs that wait for the one that is going on.";
+    menu.response.on_hover_text(tip);
+    if let Some(index) = up {
+        waiting.swap(index, index - 1);
+    }
+    if let Some(index) = out {
+        waiting.remove(index);
     }
 }
 
@@ -391,7 +445,7 @@ fn plot_ui(app: &mut App, ui: &mut egui::Ui) {
         ui.spacing_mut().item_spacing.x = 2.0;
         for plot in Plot::ALL {
             let chosen = app.run_view.plot == plot;
-            let button = egui::Button::new(plot.label()).small().selected(chosen);
+            let button = egui::Button::new(plot.label()).selected(chosen);
             if ui.add(button).on_hover_text(plot.tooltip()).clicked() {
                 app.run_view.plot = plot;
             }

@@ -4,6 +4,7 @@ use eframe::egui;
 
 use super::method::{adapters_ui, memory_ui};
 use crate::gui::app::App;
+use crate::gui::instruments::scale_name;
 use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
 use crate::models::ClipLimits;
@@ -148,8 +149,8 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
     if settings.level_weights.is_empty() {
         ui.label("");
         if ui
-            .small_button("Weigh bands apart")
-            .on_hover_text("Give each wavelet band a weight of its own.")
+            .button("Weigh bands apart")
+            .on_hover_text("Give each wavelet band a weight of its own. Soloing bands under Motion in time, and training with that mix, does it by ear.")
             .clicked()
         {
             settings.level_weights = vec![1.0; bands];
@@ -162,11 +163,10 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         for (band, weight) in settings.level_weights.iter_mut().enumerate() {
-            let name = if band == 0 {
-                "slowest band, the mean motion".to_owned()
-            } else {
-                format!("detail band {band}, 1 is the fastest")
-            };
+            let name = format!(
+                "Weight of the motion at {}, 0 leaves it out.",
+                scale_name(band, bands - 1)
+            );
             let value = egui::DragValue::new(weight)
                 .range(0.0..=10.0)
                 .speed(0.02)
@@ -174,8 +174,12 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
             ui.add(value).labelled_by(label.id).on_hover_text(name);
         }
     });
-    if settings.level_weights.iter().all(|weight| *weight == 1.0)
-        && ui.small_button("×").on_hover_text("All alike").clicked()
+    ui.end_row();
+    ui.label("");
+    let alike = ui.button("All alike");
+    if alike
+        .on_hover_text("Every band counts the same again.")
+        .clicked()
     {
         settings.level_weights.clear();
     }

@@ -123,6 +123,14 @@ fn strip_ui(app: &mut App, ui: &mut egui::Ui, clip: &Clip) {
         let index = frame_at(&clip.times_secs, time);
         app.player.time_secs = clip.times_secs.get(index).copied().unwrap_or(time);
     }
+    let keys = super::arrow_steps(ui, &response);
+    if keys != 0 {
+        app.player.step(&clip.times_secs, keys);
+    }
+    // A tip would hide what the pointer is about to choose; who listens hears one.
+    ui.ctx().accesskit_node_builder(response.id, |node| {
+        node.set_description("Click or drag to go there; the arrow keys go frame by frame.");
+    });
     let x = axis.x(app.player.time_secs);
     painter.vline(
         x,
@@ -197,7 +205,7 @@ fn handles_ui(
         let x = axis.x(time);
         let grab = Rect::from_center_size(
             pos2(x, axis.rect.center().y),
-            vec2(GRAB, axis.rect.height()),
+            vec2(2.0 * GRAB, axis.rect.height()),
         );
         let drag = ui.interact(grab, ui.scope_id().with(name), Sense::drag());
         drag.widget_info(|| egui::WidgetInfo::slider(true, time, name));
@@ -218,11 +226,37 @@ fn handles_ui(
                 set_cut(app, None, Some(clip.times_secs[last]));
             }
         }
+        move_by_frames(app, clip, super::arrow_steps(ui, &drag), is_start);
         drag.on_hover_text(format!(
-            "{name}: {}. Snaps to what the model accepts.",
-            clock(time)
+            "{name}: {}. Drag it, or use the arrow keys or {}. It snaps to what the model accepts.",
+            clock(time),
+            if is_start { "I" } else { "O" }
         ));
     }
+}
+
+/// Moves one end of the cut by frames of the clip.
+fn move_by_frames(app: &mut App, clip: &Clip, frames: i64, is_start: bool) {
+    let times = &clip.times_secs;
+    let (Some(cut), true) = (&app.cut, frames != 0) else {
+        return;
+    };
+    let moved = |time: f64| {
+        let at = i64::try_from(frame_at(times, time)).unwrap_or_default();
+        let place = usize::try_from((at + frames).max(0)).unwrap_or_default();
+        times.get(place.min(times.len().saturating_sub(1))).copied()
+    };
+    let (start, _) = app.cut_range();
+    if is_start {
+        set_cut(app, moved(start), None);
+        return;
+    }
+    let gaps = cut.frames.len().saturating_sub(1) as f64;
+    let last = match app.document.settings.fps {
+        Some(fps) => Some(start + gaps / fps.max(1e-9)),
+        None => times.last().copied(),
+    };
+    set_cut(app, None, last.and_then(moved));
 }
 
 /// Moves begin or end of the cut. The model takes a fixed number of frames: they are spread from the first to the last, and

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use eframe::egui;
 
+use super::advanced::advanced_ui;
 use super::clips::more_clips_ui;
 use super::method;
 use super::settings::{about, clip_ui, spectral_ui, training_ui};
@@ -30,14 +31,36 @@ pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.separator();
             spectral_ui(app, ui);
             ui.separator();
-            egui::CollapsingHeader::new("Training and sampling")
-                .id_salt("training")
-                .show(ui, |ui| training_ui(app, ui));
-            egui::CollapsingHeader::new("Clip").show(ui, |ui| clip_ui(app, ui));
+            fold_ui(
+                ui,
+                "Training and sampling",
+                "Steps, learning rate, seed, samples, sampler.",
+                |ui| training_ui(app, ui),
+            );
+            fold_ui(
+                ui,
+                "Clip",
+                "Frames, size and shape of what the model sees.",
+                |ui| clip_ui(app, ui),
+            );
+            fold_ui(
+                ui,
+                "Advanced",
+                "What most people leave alone. The presets set it as their authors do.",
+                |ui| advanced_ui(app, ui),
+            );
         });
     ui.with_layout(egui::Layout::bottom_up(egui::Align::Min), |ui| {
         go_ui(app, ui);
     });
+}
+
+/// Rows that are folded until somebody wants them.
+fn fold_ui(ui: &mut egui::Ui, title: &str, hover: &str, rows: impl FnOnce(&mut egui::Ui)) {
+    let fold = egui::CollapsingHeader::new(title)
+        .id_salt(title)
+        .show(ui, rows);
+    fold.header_response.on_hover_text(hover);
 }
 
 fn words_ui(app: &mut App, ui: &mut egui::Ui) {
@@ -85,12 +108,16 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .width(ui.available_width())
         .truncate()
         .show_ui(ui, |ui| {
-            ui.selectable_value(&mut app.document.model, None, "built-in model");
+            ui.selectable_value(&mut app.document.model, None, "built-in model")
+                .on_hover_text("The small model inside this program: plain shapes, within seconds.");
             if let Some(path) = app.document.model.clone() {
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-                ui.selectable_label(true, name.into_owned()).clicked();
+                ui.selectable_label(true, name.into_owned())
+                    .on_hover_text(path.display().to_string());
             }
-            browse = ui.button("Choose a folder…").clicked();
+            let folder = ui.button("Choose a folder…");
+            let tip = "A model in diffusers layout: the folder with model_index.json in it.";
+            browse = folder.on_hover_text(tip).clicked();
         })
         .response
         .labelled_by(label.id)
@@ -194,11 +221,21 @@ fn preset_config(preset: Preset) -> Option<&'static TransferConfig> {
 /// The end of the sentence: go. Drawn from the bottom up.
 fn go_ui(app: &mut App, ui: &mut egui::Ui) {
     let going = app.queue.is_going();
-    let text = match app.queue.current() {
-        Some(run) if run.is_going() => run.status(),
-        _ => app.settings.pace.words(&app.document, app.model.as_ref()),
+    let (text, colour) = match app.queue.current() {
+        Some(run) if run.is_going() => (run.status(), theme::weak(ui)),
+        _ => {
+            let memory = app.memory.reading_mib().map(|(_, total)| total);
+            let pace = &app.settings.pace;
+            let estimate = pace.estimate(&app.document, app.model.as_ref(), memory);
+            let colour = if estimate.is_too_large {
+                theme::warning(ui)
+            } else {
+                theme::weak(ui)
+            };
+            (estimate.text, colour)
+        }
     };
-    ui.add(egui::Label::new(egui::RichText::new(text).color(theme::weak(ui)).small()).wrap());
+    ui.add(egui::Label::new(egui::RichText::new(text).color(colour).small()).wrap());
     let width = ui.available_width();
     ui.allocate_ui_with_layout(
         egui::vec2(width, 32.0),
