@@ -32,6 +32,7 @@ impl App {
         self.tick_runs(ctx, now);
         self.tick_export();
         self.tick_latents();
+        self.tick_score();
         self.tick_autosave(ctx);
         self.tick_close(ctx);
         let passed = (now - self.ticked_at).clamp(0.0, 0.5);

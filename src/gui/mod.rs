@@ -22,6 +22,7 @@ mod panels;
 mod player;
 mod queue;
 mod run;
+mod scoring;
 mod task;
 mod theme;
 

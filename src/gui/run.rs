@@ -355,6 +355,11 @@ impl Run {
                 self.film = Some(path);
                 self.take_sample(ctx, true, said);
             }
+            // The window trains and samples; comparisons as jobs are the command line's.
+            Event::Scored { .. }
+            | Event::Suite { .. }
+            | Event::Cell { .. }
+            | Event::Table { .. } => {}
             Event::Warning(report) => said.push(Said::Problem(report)),
             Event::Finished(outcome) => {
                 if let Outcome::Failed(report) = &outcome {

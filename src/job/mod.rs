@@ -4,6 +4,7 @@
 //! through a [`Latest`] slot. A panic is caught at the top of the thread, and [`Event::Finished`] is always the last event.
 
 mod cancel;
+mod comparison;
 mod context;
 mod export;
 mod fitting;
@@ -15,6 +16,7 @@ mod problem;
 mod request;
 mod sampling;
 mod session;
+mod suite;
 mod training;
 mod work;
 
@@ -28,6 +30,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 pub use cancel::CancelToken;
+pub use comparison::score_sample;
 pub use context::JobContext;
 pub use fitting::fit_for;
 pub use latents::{Latents, clip_latents};
@@ -35,8 +38,8 @@ pub use latest::Latest;
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use problem::Halt;
 pub use request::{
-    DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
-    TrainRequest, set_threads,
+    DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest, SampleRequest,
+    SamplingChanges, SuiteRequest, TrainRequest, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 

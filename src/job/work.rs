@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::Preview;
 use super::context::JobContext;
 use super::export::{check_target, write_result};
 use super::fitting::fit_for;
@@ -11,10 +10,14 @@ use super::model::{
     BUILTIN, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
 };
 use super::problem::Halt;
-use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
+use super::request::{
+    DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
+    TrainRequest,
+};
 use super::sampling::{SampleSpec, sample};
 use super::session::{Record, Session, pixels_sha256};
-use super::training;
+use super::{Preview, comparison, suite, training};
+use crate::methods::Tuned;
 use crate::models::{ModelFolder, UNet3DConditionModel};
 use crate::project::{ClipRecord, RUN_FORMAT, RunFolder, TensorFile, default_runs_dir, sha256_hex};
 use crate::report::{Area, Report};
@@ -30,6 +33,8 @@ pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
         Request::Train(request) => train(job, *request),
         Request::Resume(request) => resume(job, *request),
         Request::Sample(request) => sample_only(job, &request),
+        Request::Evaluate(request) => comparison::evaluate(job, &request),
+        Request::Suite(request) => suite::run(job, &request),
     }
 }
 
@@ -165,9 +170,36 @@ fn sample_only(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt
 }
 
 fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
-    let run = RunFolder::open(&request.source)?;
+    let mut opened = open_run(job, &request.source, &request.changes, request.device)?;
+    make_film(
+        job,
+        &mut opened.session,
+        Some(&opened.run),
+        &opened.tuned.unet,
+        Some(opened.sha256),
+        &request.result,
+    )
+}
+
+/// A run with its weights in place, ready to sample.
+pub(super) struct OpenRun {
+    pub(super) run: RunFolder,
+    pub(super) session: Session,
+    pub(super) tuned: Tuned,
+    /// SHA-256 of the weights.
+    pub(super) sha256: String,
+}
+
+/// Opens a run with its final weights, or those of its newest checkpoint.
+pub(super) fn open_run(
+    job: &mut JobContext,
+    source: &Path,
+    changes: &SamplingChanges,
+    device: DeviceChoice,
+) -> Result<OpenRun, Halt> {
+    let run = RunFolder::open(source)?;
     let mut record: Record = run.read_record()?;
-    request.changes.apply(&mut record.settings);
+    changes.apply(&mut record.settings);
     record.settings.check()?;
     job.emit(Event::Started {
         config: Box::new(record.settings.clone()),
@@ -177,9 +209,8 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
     });
     job.stage(Stage::Loading, None);
     let folder = open_recorded_model(&record)?;
-    let device = request.device.open()?;
-    let mut session = Session::from_cache(folder, device, record, run.path())?;
-    let tuned_unet = load_unet(&session)?;
+    let session = Session::from_cache(folder, device.open()?, record, run.path())?;
+    let tuned = load_unet(&session)?;
     let final_weights = run.final_weights();
     let weights = if final_weights.is_file() {
         TensorFile::read(&final_weights)?
@@ -196,17 +227,15 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
         job.emit(Event::Note { text });
         checkpoint.weights
     };
-    load_weights(&tuned_unet.vars, &weights)?;
-    tuned_unet.set_for_sampling(session.record.settings.spatial_scale);
-    let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
-    make_film(
-        job,
-        &mut session,
-        Some(&run),
-        &tuned_unet.unet,
-        Some(tuned),
-        &request.result,
-    )
+    load_weights(&tuned.vars, &weights)?;
+    tuned.set_for_sampling(session.record.settings.spatial_scale);
+    let sha256 = sha256_hex(&weights.to_bytes(&final_weights)?);
+    Ok(OpenRun {
+        run,
+        session,
+        tuned,
+        sha256,
+    })
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
@@ -330,7 +359,7 @@ fn clip_record(clip: &Clip, notes: Vec<String>) -> ClipRecord {
     let (width, height) = clip.size();
     ClipRecord {
         name: clip.source_name.clone(),
-        pixels_sha256: pixels_sha256(clip),
+        pixels_sha256: pixels_sha256(&clip.frames),
         frames: clip.frames.len(),
         width,
         height,
