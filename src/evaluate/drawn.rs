@@ -7,6 +7,7 @@ use std::f64::consts::PI;
 
 use super::dice::Dice;
 use super::scene::{Colour, Scene, Shape};
+use crate::motion::{Track, compare};
 use crate::video::Frame;
 
 /// Units along the shorter side of a frame.
@@ -21,7 +22,9 @@ const STAR: (f64, f64) = (1.27, 0.66);
 const REACH: f64 = 2.0 * TRIANGLE;
 /// Fastest that a path moves, in units over the whole clip divided by its steps: 11 units a frame for 8 frames.
 const FASTEST: f64 = 77.0;
-/// Paths that are tried before the last one is taken as it is. About one in five fits.
+/// Largest correlation of two paths that have nothing to do with each other.
+const ALONGSIDE: f64 = 0.3;
+/// Paths that are tried before the last one is taken as it is. About one in eight fits.
 const TRIES: usize = 1000;
 
 /// Signed distance in units of a point from the outline of a shape of radius `radius` at the origin: negative inside.
@@ -167,7 +170,8 @@ pub struct DrawnClip {
     /// Middle of the subject in each frame, units. It turns back at least once along each axis where the clip has 4
     /// frames or more.
     pub path: Vec<(f64, f64)>,
-    /// A path of the same kind that has nothing to do with this clip: what following is compared with.
+    /// A path of the same kind that has nothing to do with this clip (their correlation is within 0.3 of 0): what
+    /// following is compared with.
     pub other_path: Vec<(f64, f64)>,
     shape: Shape,
     colour: Colour,
@@ -201,11 +205,12 @@ impl DrawnClip {
             shape: Some(shape),
             ground: Some(ground),
         };
+        let way = path(&mut dice, frames, radius);
         Self {
             scene: scene(subject, shape, ground),
             edit: scene(new, new_shape, new_ground),
-            path: path(&mut dice, frames, radius),
-            other_path: path(&mut dice, frames, radius),
+            other_path: other_path(&mut dice, &way, radius),
+            path: way,
             shape,
             colour: subject,
             ground,
@@ -252,6 +257,19 @@ fn path(dice: &mut Dice, frames: usize, radius: f64) -> Vec<(f64, f64)> {
         let good = is_lively(&x, &y, room);
         found = x.into_iter().zip(y).collect();
         if good || frames < 4 {
+            break;
+        }
+    }
+    found
+}
+
+/// Another path, which does not happen to run alongside this one.
+fn other_path(dice: &mut Dice, way: &[(f64, f64)], radius: f64) -> Vec<(f64, f64)> {
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        found = path(dice, way.len(), radius);
+        let score = compare(&Track::from_path(&found), &Track::from_path(way));
+        if score.corr.is_none_or(|corr| corr.abs() <= ALONGSIDE) {
             break;
         }
     }
@@ -321,6 +339,11 @@ mod tests {
                 let inside = |v: &f64| (reach..=UNIT - reach).contains(v);
                 assert!(x.iter().all(inside) && y.iter().all(inside), "seed {seed}");
             }
+            let null = compare(
+                &Track::from_path(&clip.other_path),
+                &Track::from_path(&clip.path),
+            );
+            assert!(null.corr.unwrap().abs() <= ALONGSIDE, "seed {seed}");
             let (was, new) = (clip.scene, clip.edit);
             assert!(was.shape != new.shape && was.colour != new.colour && was.ground != new.ground);
             assert!(![was.colour, was.ground, new.colour].contains(&new.ground));

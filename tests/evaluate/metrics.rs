@@ -122,10 +122,8 @@ fn the_same_motion_of_another_subject_follows_and_leaks_nothing() {
     assert_eq!(card.leakage.palette, 0.0, "no colour in common");
     near(card.path.unwrap().corr, 1.0, 2e-3, "path");
     near(card.path.unwrap().mean_error_px, 0.0, 0.2, "path");
-    assert!(
-        card.other_path.unwrap().corr.unwrap() < 0.9,
-        "another path is another path"
-    );
+    let null = card.other_path.unwrap().corr.unwrap();
+    assert!(null.abs() < 0.35, "another path is another path: {null}");
     // Another outline has other residuals; the same film backwards has all of them at the wrong times.
     let backwards: Vec<Frame> = result.iter().rev().cloned().collect();
     let turned = score(&reference, &backwards, &known).unwrap();
@@ -152,7 +150,6 @@ fn the_same_motion_of_another_subject_follows_and_leaks_nothing() {
         card.fidelity,
         turned.fidelity
     );
-    assert!(card.pace.unwrap() > turned.pace.unwrap());
 }
 
 #[test]

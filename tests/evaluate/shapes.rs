@@ -56,14 +56,15 @@ fn add_noise(frame: &mut Frame, deviation: f64, dice: &mut Dice) {
 fn the_classifier_is_as_good_as_its_documentation_says() {
     let size = (64, 64);
     let cases = [
+        // Below a radius of 6.2 a triangle covers less than the 2 % of the frame that make a subject.
         // Radii in pixels, deviation of the noise, least share of right answers.
-        ((6.0, 8.0), 0.0, 0.98),
+        ((6.5, 8.0), 0.0, 0.98),
         ((8.0, 12.0), 0.0, 1.0),
         ((12.0, 24.0), 0.0, 1.0),
-        ((6.0, 8.0), 0.05, 0.98),
+        ((6.5, 8.0), 0.05, 0.98),
         ((8.0, 12.0), 0.05, 1.0),
         ((12.0, 24.0), 0.05, 1.0),
-        ((6.0, 8.0), 0.1, 0.9),
+        ((6.5, 8.0), 0.1, 0.9),
         ((8.0, 12.0), 0.1, 0.98),
         ((12.0, 24.0), 0.1, 0.98),
     ];
@@ -72,6 +73,7 @@ fn the_classifier_is_as_good_as_its_documentation_says() {
         let share = accuracy(radii, noise, size, seed);
         found.push(((radii, noise), share, share >= least));
     }
+    println!("accuracy: {found:#?}");
     assert!(found.iter().all(|(.., good)| *good), "{found:#?}");
 }
 
