@@ -4,7 +4,7 @@
 //! ([`motion`]) and their **spectra** ([`spectral`]); a **method** ([`methods`]) decides which weights of the
 //! model learn, and a **trainer** step ([`train`]) lowers `host loss + λg · global + λl · local`; a **job**
 //! ([`job`]) runs the steps on its own thread and tells **events**; the window (`gui`) and the command line ([`cli`]) read the events;
-//! a **pipeline** ([`pipelines`]) samples; the result is exported ([`video`]).
+//! a **pipeline** ([`pipelines`]) samples; the result is exported ([`video`]) and compared with the clip ([`evaluate`]).
 //!
 //! ```text
 //! file ─ video ─▶ Clip ─ motion ─▶ MotionVectors ─ spectral ─▶ Spectrum
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! # Layers
-//! `gui, cli → job → train, pipelines → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
+//! `gui, cli → job → train, pipelines, evaluate → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
 //! [`project`], [`report`] and [`spectral::plain`] stand alone and anyone may use them. FFmpeg is used only in
 //! [`video`]. `tests/architecture.rs` holds these rules.
 //!
@@ -24,6 +24,7 @@
 //! a job is caught at the top of its thread and told the same way.
 
 pub mod cli;
+pub mod evaluate;
 #[cfg(feature = "gui")]
 pub mod gui;
 pub mod job;

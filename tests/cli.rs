@@ -573,6 +573,7 @@ fn help_tells_the_exit_codes() {
         "resume",
         "sample",
         "inspect",
+        "evaluate",
     ] {
         assert!(text.contains(words), "{text}");
     }

@@ -19,6 +19,7 @@ mod checkpointing;
 mod cli;
 mod clips;
 mod common;
+mod evaluate;
 mod gradients;
 #[cfg(feature = "gui")]
 mod gui;

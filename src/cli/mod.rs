@@ -1,6 +1,7 @@
 //! The command line: one file a command. It only asks for jobs and shows their events, or opens the window.
 
 mod args;
+mod evaluate;
 pub mod inspect;
 mod inspect_command;
 #[cfg(feature = "gui")]
@@ -57,6 +58,8 @@ enum Command {
     Sample(sample::SampleArgs),
     /// Show the motion and the spectra of a clip as pictures and numbers
     Inspect(inspect_command::InspectArgs),
+    /// Measure how well a result follows its reference and its words; or compare the methods on drawn clips
+    Evaluate(evaluate::EvaluateArgs),
 }
 
 /// Reads the program's arguments, does what they say and gives the exit code.
@@ -86,6 +89,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Resume(args) => resume::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Inspect(args) => inspect_command::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args, flags),
     };
     exit(done)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::evaluate::{Scorecard, Summary, lines};
 use crate::job::{Event, Outcome, Stage};
 
 /// Plain lines come at most this often.
@@ -17,6 +18,8 @@ pub(super) struct Progress {
     started: Instant,
     stage_started: Instant,
     last_line: Instant,
+    /// In a suite the bar counts cells, and what goes on inside one is only a message beside it.
+    in_suite: bool,
 }
 
 impl Progress {
@@ -28,10 +31,14 @@ impl Progress {
             started: now,
             stage_started: now,
             last_line: now,
+            in_suite: false,
         }
     }
 
     pub(super) fn show(&mut self, event: &Event) {
+        if self.in_suite && self.is_of_a_cell(event) {
+            return;
+        }
         match event {
             Event::RunFolder { path } => self.line(&format!("Run folder: {}", path.display())),
             Event::Stage { stage, total } => self.begin(*stage, *total),
@@ -67,6 +74,27 @@ impl Progress {
                 self.line(&format!("The recipe is in {recipe_in}"));
                 self.result(&path.display().to_string());
             }
+            Event::Scored { score } => self.card(score),
+            Event::Suite { cells, kept } => self.begin_suite(*cells, *kept),
+            Event::Cell {
+                name,
+                done,
+                cells,
+                secs,
+                left_secs,
+            } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(u64::from(*done));
+                }
+                let left = in_words(*left_secs);
+                self.line(&format!(
+                    "Cell {done}/{cells}, {name}: {secs:.1} s, {left} left"
+                ));
+            }
+            Event::Table { summary, folder } => {
+                self.table(summary);
+                self.line(&format!("The suite is in {}", folder.display()));
+            }
             Event::Warning(report) => self.line(&format!("Warning: {report}")),
             Event::Started { .. } | Event::Gradients { .. } | Event::Finished(_) => {}
         }
@@ -81,6 +109,50 @@ impl Progress {
             // The report is printed once, where the program ends.
             Outcome::Failed(_) => {}
         }
+    }
+
+    fn begin_suite(&mut self, cells: u32, kept: u32) {
+        self.end_stage();
+        self.in_suite = true;
+        if kept > 0 {
+            eprintln!("{kept} of {cells} cells are there already");
+        }
+        if self.terminal {
+            let bar = ProgressBar::new(u64::from(cells)).with_style(style(
+                "{prefix:<10} {bar:30} {pos}/{len}  {elapsed} elapsed  {msg}",
+            ));
+            bar.set_prefix("Cells");
+            bar.set_position(u64::from(kept));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.bar = Some(bar);
+        }
+    }
+
+    /// Whether an event belongs to the inside of a cell; it is told beside the bar.
+    fn is_of_a_cell(&self, event: &Event) -> bool {
+        let message = match event {
+            Event::Stage { stage, .. } => name(*stage).to_owned(),
+            Event::Progress { stage, done, total } => format!("{} {done}/{total}", name(*stage)),
+            Event::Step(stats) => format!("Training {}/{}", stats.step, stats.steps),
+            Event::Cell { .. } | Event::Table { .. } | Event::Warning(_) => return false,
+            _ => return true,
+        };
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+        }
+        true
+    }
+
+    /// A scorecard for people and scripts: one number a line.
+    fn card(&mut self, card: &Scorecard) {
+        self.end_stage();
+        for line in lines(card) {
+            self.result(&format!("{}: {}", line.title, line.value));
+        }
+    }
+
+    fn table(&mut self, summary: &Summary) {
+        self.result(&summary.markdown());
     }
 
     fn begin(&mut self, stage: Stage, total: Option<u32>) {
@@ -146,6 +218,22 @@ impl Progress {
     fn result(&mut self, text: &str) {
         self.end_stage();
         writeln!(io::stdout().lock(), "{text}").ok();
+    }
+}
+
+/// `40 s`, `12 min`, `3 h 5 min`.
+fn in_words(secs: f64) -> String {
+    let minutes = (secs / 60.0).round();
+    if secs < 90.0 {
+        format!("{secs:.0} s")
+    } else if minutes < 60.0 {
+        format!("{minutes:.0} min")
+    } else {
+        format!(
+            "{:.0} h {:.0} min",
+            (minutes / 60.0).floor(),
+            minutes % 60.0
+        )
     }
 }
 

@@ -129,6 +129,7 @@ pub struct App {
     pub(super) cut_key: Option<CutKey>,
     pub(super) cutting: Option<Task<Result<Cut, Report>>>,
     pub(super) encoding: Option<super::latents::Encoding>,
+    pub(super) scoring: Option<super::scoring::Scoring>,
 
     pub(super) player: Player,
     pub(super) instruments: Instruments,
@@ -205,6 +206,7 @@ impl App {
             cut_key: None,
             cutting: None,
             encoding: None,
+            scoring: None,
             player: Player::default(),
             instruments: Instruments::new(cc.wgpu_render_state.as_ref()),
             compare: Compare::default(),

@@ -36,6 +36,7 @@ impl App {
         self.tick_export();
         self.tick_naming();
         self.tick_latents();
+        self.tick_score();
         self.tick_autosave(ctx);
         self.tick_close(ctx);
         self.tick_device();

@@ -24,6 +24,7 @@ mod past;
 mod player;
 mod queue;
 mod run;
+mod scoring;
 mod task;
 mod theme;
 

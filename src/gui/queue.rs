@@ -44,6 +44,8 @@ impl Waiting {
             Request::Train(_) => None,
             Request::Resume(request) => Some(&request.run),
             Request::Sample(request) => Some(&request.source),
+            // Asked for on the command line only.
+            Request::Evaluate(_) | Request::Suite(_) => None,
         }
     }
 }
@@ -312,6 +314,7 @@ impl App {
                 Request::Sample(sample) => {
                     sample.result.output = Some(free_result(&sample.source));
                 }
+                Request::Evaluate(_) | Request::Suite(_) => {}
             }
             job::spawn(request, waker)
         });

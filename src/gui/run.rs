@@ -476,6 +476,11 @@ impl Run {
                 self.film = Some(path.clone());
                 self.take_sample(ctx, (true, path, self.seed), said);
             }
+            // The window trains and samples; comparisons as jobs are the command line's.
+            Event::Scored { .. }
+            | Event::Suite { .. }
+            | Event::Cell { .. }
+            | Event::Table { .. } => {}
             Event::Warning(report) => said.push(Said::Problem(report)),
             Event::Finished(outcome) => {
                 if let Outcome::Failed(report) = &outcome {

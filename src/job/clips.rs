@@ -24,7 +24,7 @@ impl ReadClip {
         let (width, height) = clip.size();
         ClipRecord {
             name: clip.source_name.clone(),
-            pixels_sha256: pixels_sha256(clip),
+            pixels_sha256: pixels_sha256(&clip.frames),
             frames: clip.frames.len(),
             width,
             height,

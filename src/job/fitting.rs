@@ -26,8 +26,14 @@ pub fn fit_for(config: &TransferConfig, limits: &ClipLimits) -> Result<Fit, Halt
         .advise(format!("Use --size {}x{}.", snap(width), snap(height)))
         .into());
     }
-    Ok(Fit {
-        frames: config.frames.unwrap_or(limits.default_frames),
+    let frames = config.frames.unwrap_or(limits.default_frames);
+    Ok(cut_to(config, frames, (width, height)))
+}
+
+/// The cut of a clip to so many frames of this size, with the rest from the settings.
+pub(super) fn cut_to(config: &TransferConfig, frames: usize, (width, height): (u32, u32)) -> Fit {
+    Fit {
+        frames,
         width,
         height,
         fps: config.fps,
@@ -42,5 +48,5 @@ pub fn fit_for(config: &TransferConfig, limits: &ClipLimits) -> Result<Fit, Halt
         } else {
             ShortClip::Error
         },
-    })
+    }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::{Scorecard, Summary};
 use crate::project::lossy_path;
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
@@ -195,6 +196,39 @@ pub enum Event {
         path: PathBuf,
         /// Where its recipe is kept.
         recipe_in: String,
+    },
+    /// A result was compared with its reference.
+    Scored {
+        /// Every number that can be known of it.
+        score: Box<Scorecard>,
+    },
+    /// A suite begins.
+    Suite {
+        /// Its cells.
+        cells: u32,
+        /// Those of them that are there already.
+        kept: u32,
+    },
+    /// A cell of a suite is done.
+    Cell {
+        /// Its clip, seed, method and training.
+        name: String,
+        /// Cells done, those that were there included.
+        done: u32,
+        /// Cells in all.
+        cells: u32,
+        /// Seconds it took.
+        secs: f64,
+        /// Seconds the rest will take at the mean of the cells so far.
+        left_secs: f64,
+    },
+    /// The table of a suite is on disk.
+    Table {
+        /// Its rows.
+        summary: Box<Summary>,
+        /// The folder of its files.
+        #[serde(serialize_with = "lossy_path::required")]
+        folder: PathBuf,
     },
     /// Something went wrong and the job goes on.
     Warning(Report),

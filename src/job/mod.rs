@@ -5,6 +5,7 @@
 
 mod cancel;
 mod clips;
+mod comparison;
 mod context;
 mod export;
 mod fitting;
@@ -17,6 +18,7 @@ mod request;
 mod sampling;
 mod saved;
 mod session;
+mod suite;
 mod training;
 mod work;
 
@@ -30,6 +32,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 pub use cancel::CancelToken;
+pub use comparison::score_sample;
 pub use context::JobContext;
 pub use fitting::fit_for;
 pub use latents::{Latents, clip_latents};
@@ -38,8 +41,8 @@ pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
-    DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
-    TrainRequest, device_name, set_threads,
+    DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest, SampleRequest,
+    SamplingChanges, SuiteRequest, TrainRequest, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;

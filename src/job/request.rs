@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 
 use super::problem::Halt;
+use crate::methods::Method;
 use crate::nn;
 use crate::project::MoreClip;
 use crate::report::{Area, Report};
@@ -19,6 +20,10 @@ pub enum Request {
     Resume(Box<ResumeRequest>),
     /// Sample from a run or a model.
     Sample(Box<SampleRequest>),
+    /// Compare a result with its reference.
+    Evaluate(Box<EvaluateRequest>),
+    /// Train and compare many drawn clips.
+    Suite(Box<SuiteRequest>),
 }
 
 /// Learn the motion of a clip.
@@ -70,6 +75,43 @@ pub struct SampleRequest {
     pub changes: SamplingChanges,
     /// What computes.
     pub device: DeviceChoice,
+}
+
+/// Compare a result with its reference.
+#[derive(Clone, Debug)]
+pub struct EvaluateRequest {
+    /// A run folder, whose result is sampled again, or a film.
+    pub result: PathBuf,
+    /// The clip whose motion is wanted, or the run that learned it; none takes the clip of the run that `result` is.
+    pub reference: Option<PathBuf>,
+    /// What the result shall show; none takes the run's words, or those of the film's recipe.
+    pub prompt: Option<String>,
+    /// What the reference shows; none likewise.
+    pub subject: Option<String>,
+    /// How the reference is cut; none cuts it as the run or the film's recipe says.
+    pub cut: Option<TransferConfig>,
+    /// What computes.
+    pub device: DeviceChoice,
+}
+
+/// Train and compare drawn clips: methods x {no training, base, + global, + local, + both} x clips x seeds, each training
+/// sampled from the inverted clip and from noise.
+#[derive(Clone, Debug)]
+pub struct SuiteRequest {
+    /// Where the cells and the table go. Cells that are there are not computed again.
+    pub folder: PathBuf,
+    /// Number of clips; their seeds count from 1.
+    pub clips: u64,
+    /// Number of seeds of the noise; they count from 1.
+    pub seeds: u64,
+    /// Host methods.
+    pub methods: Vec<Method>,
+    /// Model folder; none is the built-in model.
+    pub model: Option<PathBuf>,
+    /// What computes.
+    pub device: DeviceChoice,
+    /// Settings of training and sampling; the cells set method, seed, start, λg and λl (to 0 or to these).
+    pub config: TransferConfig,
 }
 
 /// Sampling settings that replace a run's own where they are given.

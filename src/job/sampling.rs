@@ -226,7 +226,8 @@ fn inverted(
     Ok(inverted)
 }
 
-fn decode(
+/// The pictures of latents.
+pub(super) fn decode(
     job: &mut JobContext,
     session: &mut Session,
     latents: &Tensor,

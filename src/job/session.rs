@@ -16,7 +16,7 @@ use crate::pipelines;
 use crate::project::{RunRecord, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
 use crate::train::{Item, TransferConfig, plain_from_tensor, tensor_from_plain};
-use crate::video::Clip;
+use crate::video::{Clip, Frame};
 
 const CACHE: &str = "latents.safetensors";
 
@@ -225,9 +225,9 @@ fn text_name(index: usize) -> String {
 }
 
 /// SHA-256 over size and pixels of all frames.
-pub(super) fn pixels_sha256(clip: &Clip) -> String {
+pub(super) fn pixels_sha256(frames: &[Frame]) -> String {
     let mut bytes = Vec::new();
-    for frame in &clip.frames {
+    for frame in frames {
         bytes.extend(frame.width.to_le_bytes());
         bytes.extend(frame.height.to_le_bytes());
         bytes.extend(&frame.rgb);

@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::Preview;
 use super::clips::{more_records, read_clips};
 use super::context::JobContext;
 use super::export::{check_target, write_result};
@@ -13,11 +12,14 @@ use super::model::{
     open_recorded_model, recommended,
 };
 use super::problem::Halt;
-use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};
+use super::request::{
+    DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
+    TrainRequest,
+};
 use super::sampling::{SampleSpec, sample};
 use super::saved::{TrainedFile, refuse_scales};
 use super::session::{Record, Session};
-use super::training;
+use super::{Preview, comparison, suite, training};
 use crate::methods::{Method, Tuned};
 use crate::project::{ClipRecord, RunFolder, TensorFile, default_runs_dir, run_format, sha256_hex};
 use crate::report::{Area, Report};
@@ -35,6 +37,8 @@ pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
         Request::Train(request) => train(job, *request),
         Request::Resume(request) => resume(job, *request),
         Request::Sample(request) => sample_only(job, &request),
+        Request::Evaluate(request) => comparison::evaluate(job, &request),
+        Request::Suite(request) => suite::run(job, &request),
     }
 }
 
@@ -188,10 +192,37 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
             .advise("Name a model instead of the run, or leave --lora out.")
             .into());
     }
-    let run = RunFolder::open(&request.source)?;
+    let mut opened = open_run(job, &request.source, &request.changes, request.device)?;
+    make_film(
+        job,
+        &mut opened.session,
+        Some(&opened.run),
+        &opened.tuned,
+        Some(opened.sha256),
+        &request.result,
+    )
+}
+
+/// A run with its weights in place, ready to sample.
+pub(super) struct OpenRun {
+    pub(super) run: RunFolder,
+    pub(super) session: Session,
+    pub(super) tuned: Tuned,
+    /// SHA-256 of the weights.
+    pub(super) sha256: String,
+}
+
+/// Opens a run with its final weights, or those of its newest checkpoint.
+pub(super) fn open_run(
+    job: &mut JobContext,
+    source: &Path,
+    changes: &SamplingChanges,
+    device: DeviceChoice,
+) -> Result<OpenRun, Halt> {
+    let run = RunFolder::open(source)?;
     let mut record: Record = run.read_record()?;
-    refuse_scales(&request.changes, record.settings.method)?;
-    request.changes.apply(&mut record.settings);
+    refuse_scales(changes, record.settings.method)?;
+    changes.apply(&mut record.settings);
     record.settings.check()?;
     record.settings.check_for_clips(record.clips())?;
     job.emit(Event::Started {
@@ -202,9 +233,8 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
     });
     job.stage(Stage::Loading, None);
     let folder = open_recorded_model(&record)?;
-    let device = request.device.open()?;
-    let mut session = Session::from_cache(folder, device, record, run.path())?;
-    let tuned_unet = load_unet(&session)?;
+    let session = Session::from_cache(folder, device.open()?, record, run.path())?;
+    let tuned = load_unet(&session)?;
     let final_weights = run.final_weights();
     let weights = if final_weights.is_file() {
         TensorFile::read(&final_weights)?
@@ -221,16 +251,14 @@ fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt>
         job.emit(Event::Note { text });
         checkpoint.weights
     };
-    load_weights(&tuned_unet.vars, &weights)?;
-    let tuned = sha256_hex(&weights.to_bytes(&final_weights)?);
-    make_film(
-        job,
-        &mut session,
-        Some(&run),
-        &tuned_unet,
-        Some(tuned),
-        &request.result,
-    )
+    load_weights(&tuned.vars, &weights)?;
+    let sha256 = sha256_hex(&weights.to_bytes(&final_weights)?);
+    Ok(OpenRun {
+        run,
+        session,
+        tuned,
+        sha256,
+    })
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {

@@ -10,4 +10,7 @@ mod track;
 
 pub use flow::{Flow, optical_flow, optical_flows};
 pub use residual::{absolute, luma, residuals};
-pub use track::{ColourClass, MIN_SHARE, PathScore, Track, compare, track};
+pub use track::{
+    ColourClass, MIN_SHARE, NAMED_HUES, PathScore, Track, compare, hue_distance,
+    hue_saturation_value, track,
+};

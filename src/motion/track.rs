@@ -8,7 +8,7 @@ use crate::video::Frame;
 pub const MIN_SHARE: f64 = 0.02;
 
 /// Hues of the six named colours in degrees, about 60 apart.
-const HUES: [(&str, f64); 6] = [
+pub const NAMED_HUES: [(&str, f64); 6] = [
     ("red", 0.0),
     ("yellow", 55.0),
     ("green", 125.0),
@@ -61,10 +61,10 @@ impl FromStr for ColourClass {
 
     /// A named colour: red, yellow, green, cyan, blue or purple.
     fn from_str(name: &str) -> Result<Self, String> {
-        match HUES.iter().find(|(known, _)| *known == name) {
+        match NAMED_HUES.iter().find(|(known, _)| *known == name) {
             Some(&(_, hue)) => Ok(Self::around(hue)),
             None => {
-                let known: Vec<&str> = HUES.iter().map(|(name, _)| *name).collect();
+                let known: Vec<&str> = NAMED_HUES.iter().map(|(name, _)| *name).collect();
                 Err(format!(
                     "no colour is called '{name}'; use one of {}",
                     known.join(", ")
@@ -75,7 +75,7 @@ impl FromStr for ColourClass {
 }
 
 /// Hue in degrees (0..360), saturation and value of a pixel; `None` for a grey, which has no hue.
-fn hue_saturation_value(rgb: [u8; 3]) -> Option<(f64, f64, f64)> {
+pub fn hue_saturation_value(rgb: [u8; 3]) -> Option<(f64, f64, f64)> {
     let [r, g, b] = rgb.map(f64::from);
     let (top, low) = (r.max(g).max(b), r.min(g).min(b));
     let range = top - low;
@@ -93,7 +93,7 @@ fn hue_saturation_value(rgb: [u8; 3]) -> Option<(f64, f64, f64)> {
 }
 
 /// Distance of two hues around the circle, 0..=180 degrees.
-fn hue_distance(a: f64, b: f64) -> f64 {
+pub fn hue_distance(a: f64, b: f64) -> f64 {
     let apart = (a - b).rem_euclid(360.0);
     apart.min(360.0 - apart)
 }
@@ -153,7 +153,7 @@ pub fn track(frames: &[Frame], colour: &ColourClass) -> Track {
 }
 
 /// How well one track follows another.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PathScore {
     /// Frames compared: the length of the longer track.
     pub frames: usize,
@@ -163,6 +163,9 @@ pub struct PathScore {
     pub corr_x: Option<f64>,
     /// The same for y.
     pub corr_y: Option<f64>,
+    /// Both axes together, weighted by how far they move: `sum (p - P)(q - Q) / sqrt(sum (p - P)^2 sum (q - Q)^2)` over
+    /// the points p, q and their means; `None` with fewer than 3 common frames or where either stands still.
+    pub corr: Option<f64>,
     /// Mean distance of the two over the common frames, in their units; `None` without any.
     pub mean_error_px: Option<f64>,
     /// Mean share of the pixels that show the subject in the first track; 0 for an empty track.
@@ -180,32 +183,34 @@ pub fn compare(track: &Track, reference: &Track) -> PathScore {
         .collect();
     let distance = |((ax, ay), (bx, by)): &((f64, f64), (f64, f64))| (ax - bx).hypot(ay - by);
     let sum: f64 = pairs.iter().map(distance).sum();
+    let x: &[(f64, f64)] = &pairs.iter().map(|(a, b)| (a.0, b.0)).collect::<Vec<_>>();
+    let y: &[(f64, f64)] = &pairs.iter().map(|(a, b)| (a.1, b.1)).collect::<Vec<_>>();
     PathScore {
         frames,
         missing: frames - pairs.len(),
-        corr_x: correlation(pairs.iter().map(|(a, b)| (a.0, b.0))),
-        corr_y: correlation(pairs.iter().map(|(a, b)| (a.1, b.1))),
+        corr_x: correlation(&[x]),
+        corr_y: correlation(&[y]),
+        corr: correlation(&[x, y]),
         mean_error_px: (!pairs.is_empty()).then(|| sum / pairs.len() as f64),
         mean_share: track.share.iter().sum::<f64>() / track.share.len().max(1) as f64,
     }
 }
 
-/// Pearson's correlation; `None` with fewer than 3 pairs or where one side does not vary.
-fn correlation(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<f64> {
-    let n = pairs.clone().count();
-    if n < 3 {
-        return None;
-    }
-    let sums = pairs
-        .clone()
-        .fold((0.0, 0.0), |sums, (a, b)| (sums.0 + a, sums.1 + b));
-    let means = (sums.0 / n as f64, sums.1 / n as f64);
-    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
-    for (a, b) in pairs {
-        let (a, b) = (a - means.0, b - means.1);
-        (ab, aa, bb) = (ab + a * b, aa + a * a, bb + b * b);
+/// Pearson's correlation of pairs along one or more axes, each about its own mean; `None` with fewer than 3 pairs or where
+/// one side does not vary.
+fn correlation(axes: &[&[(f64, f64)]]) -> Option<f64> {
+    let (mut ab, mut aa, mut bb, mut n) = (0.0, 0.0, 0.0, 0);
+    for pairs in axes {
+        n = pairs.len();
+        let sum = |sums: (f64, f64), (a, b): &(f64, f64)| (sums.0 + a, sums.1 + b);
+        let sums = pairs.iter().fold((0.0, 0.0), sum);
+        let means = (sums.0 / n as f64, sums.1 / n as f64);
+        for (a, b) in *pairs {
+            let (a, b) = (a - means.0, b - means.1);
+            (ab, aa, bb) = (ab + a * b, aa + a * a, bb + b * b);
+        }
     }
     // Standard deviations below a millionth of a pixel are rounding, not motion.
     let still = n as f64 * 1e-12;
-    (aa > still && bb > still).then(|| ab / (aa * bb).sqrt())
+    (n >= 3 && aa > still && bb > still).then(|| ab / (aa * bb).sqrt())
 }

@@ -219,6 +219,7 @@ pub fn result_ui(app: &mut App, ui: &mut egui::Ui) {
         return;
     }
     upload(app, ui.ctx(), &frames, index);
+    score_ui(app, ui);
     let aspect = frames[index].width as f32 / frames[index].height.max(1) as f32;
     let (rect, response) = app.result_view.place(ui, aspect, "Result picture");
     let blink_reference = app.compare.mode == Mode::Blink
@@ -252,6 +253,16 @@ pub fn result_ui(app: &mut App, ui: &mut egui::Ui) {
     };
     caption_ui(ui, response.rect, Align2::LEFT_BOTTOM, &text);
     modes_ui(app, ui, response.rect);
+}
+
+/// The scorecard, in a row at the bottom of the pane.
+fn score_ui(app: &App, ui: &mut egui::Ui) {
+    let Some(scoring) = &app.scoring else { return };
+    let row = egui::Panel::bottom("scorecard")
+        .exact_size(theme::HIT_SIZE)
+        .show_separator_line(false)
+        .frame(egui::Frame::NONE);
+    row.show(ui, |ui| scoring.ui(ui));
 }
 
 /// Brings the frames under the playhead into the textures.
