@@ -77,19 +77,19 @@ fn main() -> Outcome<()> {
     );
     for pass in &options.passes {
         let status = Command::new(std::env::current_exe()?)
-            .args(["--alone", &name(*pass)])
-            .args(["--precision", &name(options.precision)])
+            .args(["--alone", &name(pass)])
+            .args(["--precision", &name(&options.precision)])
             .args(["--frames", &options.frames.to_string()])
             .args(["--side", &options.side.to_string()])
             .status()?;
         if !status.success() {
-            println!("| {} | ended with {status} |", name(*pass));
+            println!("| {} | ended with {status} |", name(pass));
         }
     }
     Ok(())
 }
 
-fn name(value: impl ValueEnum) -> String {
+fn name(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
@@ -149,8 +149,8 @@ fn row(
     });
     println!(
         "| {} | {} | {network} | {} | {seconds:.1} | {loss} | {norm} |",
-        name(pass),
-        name(options.precision),
+        name(&pass),
+        name(&options.precision),
         gib("VmHWM"),
     );
 }
