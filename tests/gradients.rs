@@ -431,3 +431,19 @@ fn fresh_adapters_add_nothing_and_resting_ones_neither() {
         "clips are inverted by the model as it was"
     );
 }
+
+#[test]
+fn dropout_ends_after_the_steps_that_were_asked_for() {
+    let losses = |dropout_until| {
+        let changes = TransferConfig {
+            dropout_until,
+            ..TransferConfig::default()
+        };
+        let (mut trainer, ..) = motion_director(1, changes);
+        let step = |_| trainer.step().unwrap().total.to_bits();
+        (0..3).map(step).collect::<Vec<_>>()
+    };
+    let (always, two_steps) = (losses(None), losses(Some(2)));
+    assert_eq!(always[..2], two_steps[..2]);
+    assert_ne!(always[2], two_steps[2], "the third step drops nothing");
+}
