@@ -299,7 +299,7 @@ fn a_run_of_one_clip_is_read_and_written_as_it_always_was() {
 #[test]
 fn samples_begin_from_the_clip_that_is_chosen() {
     let place = Place::new();
-    train(place.both(config(Method::MotionDirector, 4)));
+    train(place.both(config(Method::MotionDirector, 6)));
     let from = |clip: usize, look: Option<f64>, name: &str| {
         let mut request = place.sample(place.run(), name);
         request.changes.inverted_clip = Some(clip);
@@ -346,7 +346,7 @@ fn a_bad_clip_among_several_is_named() {
 /// A sample of the run and one of the model with the run's file on it, from the same noise.
 fn sampled_with_the_run_and_with_its_file(method: Method) -> Place {
     let place = Place::new();
-    train(place.both(config(method, 3)));
+    train(place.both(config(method, 6)));
     let mut with_run = place.sample(place.run(), "with the run");
     with_run.changes.start = Some(Start::Noise);
     sample(with_run);
@@ -354,7 +354,7 @@ fn sampled_with_the_run_and_with_its_file(method: Method) -> Place {
     with_file.weights = Some(place.run().join("final/weights.safetensors"));
     let events = sample(with_file);
     let told = events.iter().any(|event| {
-        matches!(event, Event::Note { text } if text.contains("3 steps") && text.contains("a red square"))
+        matches!(event, Event::Note { text } if text.contains("6 steps") && text.contains("a red square"))
     });
     assert!(told, "{events:#?}");
     assert_eq!(

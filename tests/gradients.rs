@@ -403,7 +403,7 @@ fn steps_on_three_clips(single: bool) -> Vec<usize> {
             // The upper factors are zero before their first update, so the lower ones have no gradient in it.
             let updates = spatial_set(name).map_or(steps, |set| learned[set]);
             let lower = AdapterName::parse(name).unwrap().factor == Factor::Down;
-            let norm = norm.unwrap();
+            let norm = norm.unwrap_or(0.0);
             assert!(norm.is_finite(), "step {steps}: {name} has {norm}");
             if !lower || updates > 0 {
                 assert!(norm > 0.0, "step {steps}: {name} has no gradient");
@@ -492,4 +492,20 @@ fn fresh_adapters_add_nothing_and_resting_ones_neither() {
         plain,
         "clips are inverted by the model as it was"
     );
+}
+
+#[test]
+fn dropout_ends_after_the_steps_that_were_asked_for() {
+    let losses = |dropout_until| {
+        let changes = TransferConfig {
+            dropout_until,
+            ..TransferConfig::default()
+        };
+        let (mut trainer, ..) = motion_director(1, changes);
+        let step = |_| trainer.step().unwrap().total.to_bits();
+        (0..3).map(step).collect::<Vec<_>>()
+    };
+    let (always, two_steps) = (losses(None), losses(Some(2)));
+    assert_eq!(always[..2], two_steps[..2]);
+    assert_ne!(always[2], two_steps[2], "the third step drops nothing");
 }

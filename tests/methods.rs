@@ -155,6 +155,14 @@ fn ranges_are_checked() {
             ..base.clone()
         },
         TransferConfig {
+            dropout_until: Some(0),
+            ..base.clone()
+        },
+        TransferConfig {
+            lora_scale: -1.0,
+            ..base.clone()
+        },
+        TransferConfig {
             noise_prior: 1.5,
             ..base.clone()
         },

@@ -489,6 +489,10 @@ impl TransferConfig {
             (0.0..1.0).contains(&self.lora_dropout),
             "0 to below 1",
         )?;
+        if let Some(until) = self.dropout_until {
+            let want = "1 or more; --lora-dropout 0 leaves it out";
+            range("--dropout-until", f64::from(until), until > 0, want)?;
+        }
         at_least_0("--lora-scale", self.lora_scale)?;
         at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;

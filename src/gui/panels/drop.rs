@@ -25,7 +25,7 @@ pub fn hovering_ui(ctx: &egui::Context) {
             ui.painter().text(
                 rect.center(),
                 egui::Align2::CENTER_CENTER,
-                "Let go to open it",
+                "Let go to open it\nWith Shift held, a film joins the one that is open",
                 egui::TextStyle::Heading.resolve(ui.style()),
                 ui.visuals().strong_text_color(),
             );

@@ -129,6 +129,24 @@ pub(super) fn adapters_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
             .speed(0.01),
         "Share of the adapters' output that is left out while training.",
     );
+    let mut until = settings.dropout_until.unwrap_or(0);
+    number_ui(
+        ui,
+        "Dropout until",
+        egui::DragValue::new(&mut until)
+            .range(0..=1_000_000)
+            .suffix(" steps"),
+        "Steps after which dropout ends, 0 for never. The authors' code ends it after 50.",
+    );
+    settings.dropout_until = (until > 0).then_some(until);
+    number_ui(
+        ui,
+        "Motion strength",
+        egui::DragValue::new(&mut settings.lora_scale)
+            .range(0.0..=2.0)
+            .speed(0.01),
+        "How strongly the learned motion acts in samples; it is trained at 1.",
+    );
     number_ui(
         ui,
         "Keep the look",
