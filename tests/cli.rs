@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{micro_model, moving_square};
+use crate::models::torch_writer::{Pickle, checkpoint};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -288,14 +289,29 @@ fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
     let model = model_in(place.path());
     let sample = |source: &Path| {
         let mut program = place.program();
-        program.arg("sample").arg(source).args(["--prompt", "a bear", "-o", "film.gif"]);
+        program
+            .arg("sample")
+            .arg(source)
+            .args(["--prompt", "a bear", "-o", "film.gif"]);
         program
     };
     let unet = model.join("unet");
     let weights = unet.join("diffusion_pytorch_model.safetensors");
-    fails(sample(Path::new("cerspense/zeroscope_v2_576w")), 4, &["Nothing was downloaded"]);
-    fails(sample(&unet), 4, &["one part of a model", "Name the folder around it", "model"]);
-    fails(sample(&weights), 4, &["a single file of weights", "Name the folder around it"]);
+    fails(
+        sample(Path::new("cerspense/zeroscope_v2_576w")),
+        4,
+        &["Nothing was downloaded"],
+    );
+    fails(
+        sample(&unet),
+        4,
+        &["one part of a model", "Name the folder around it", "model"],
+    );
+    fails(
+        sample(&weights),
+        4,
+        &["a single file of weights", "Name the folder around it"],
+    );
     let mut transfer = place.quick("transfer", &place.clip);
     transfer.args(["--prompt", "a bear", "--model"]).arg(&unet);
     fails(transfer, 4, &["one part of a model"]);
@@ -303,26 +319,72 @@ fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
     let index = fs::read_to_string(model.join("model_index.json")).unwrap();
     let image = index.replace("TextToVideoSDPipeline", "StableDiffusionPipeline");
     fs::write(model.join("model_index.json"), image).unwrap();
-    fails(sample(&model), 4, &["still pictures", "VMC and MotionDirector need a text-to-video model"]);
+    fails(
+        sample(&model),
+        4,
+        &[
+            "still pictures",
+            "VMC and MotionDirector need a text-to-video model",
+        ],
+    );
     fs::write(model.join("model_index.json"), index).unwrap();
 
     // A hostile .bin in place of the weights, a download that broke off, a note of Git LFS.
     let whole = fs::read(&weights).unwrap();
+    fs::remove_file(&weights).unwrap();
     let torch = unet.join("diffusion_pytorch_model.bin");
-    fs::rename(&weights, &torch).unwrap();
-    fails(sample(&model), 4, &["diffusion_pytorch_model.bin", "no zip archive", "Get the model again"]);
+    let touched = place.path().join("touched");
+    let call = Pickle::start().global("os", "system").raw("(");
+    let call = call
+        .text(&format!("touch '{}'", touched.display()))
+        .raw("tR")
+        .end();
+    fs::write(&torch, checkpoint(call, &[])).unwrap();
+    let never = "it asks for code this program never runs (os.system)";
+    fails(
+        sample(&model),
+        4,
+        &["diffusion_pytorch_model.bin", never, "Get the model again"],
+    );
+    assert!(!touched.exists());
     fs::remove_file(&torch).unwrap();
-    fails(sample(&model), 4, &["is not complete", "diffusion_pytorch_model.safetensors missing"]);
+    fails(
+        sample(&model),
+        4,
+        &[
+            "is not complete",
+            "diffusion_pytorch_model.safetensors missing",
+        ],
+    );
     fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
-    fails(sample(&model), 4, &["bytes of numbers and holds", "Get the model again"]);
-    fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n").unwrap();
+    fails(
+        sample(&model),
+        4,
+        &["bytes of numbers and holds", "Get the model again"],
+    );
+    fs::write(
+        &weights,
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n",
+    )
+    .unwrap();
     fails(sample(&model), 4, &["a note of Git LFS", "git lfs pull"]);
     fs::write(&weights, &whole).unwrap();
 
     let config = unet.join("config.json");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace("\"layers_per_block\": 1", "\"layers_per_block\": 1000000000")).unwrap();
-    fails(sample(&model), 4, &["layers_per_block is 1000000000, expected 1 to 64"]);
+    fs::write(
+        &config,
+        text.replace(
+            "\"layers_per_block\": 1",
+            "\"layers_per_block\": 1000000000",
+        ),
+    )
+    .unwrap();
+    fails(
+        sample(&model),
+        4,
+        &["layers_per_block is 1000000000, expected 1 to 64"],
+    );
     assert!(!place.path().join("film.gif").exists());
 }
 
@@ -340,8 +402,14 @@ fn a_model_in_hugging_faces_cache_is_sampled_by_any_of_its_folders() {
     for (i, source) in [&entry, &version].into_iter().enumerate() {
         let film = format!("film {i}.gif");
         let mut program = place.program();
-        program.arg("sample").arg(source).args(["--prompt", "a bear", "--sampling-steps", "1"]);
-        let output = program.args(["--device", "cpu", "-o", &film]).output().unwrap();
+        program
+            .arg("sample")
+            .arg(source)
+            .args(["--prompt", "a bear", "--sampling-steps", "1"]);
+        let output = program
+            .args(["--device", "cpu", "-o", &film])
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
         assert!(place.path().join(film).is_file());
     }

@@ -104,10 +104,14 @@ fn a_network_of_velocities_is_trained_by_what_its_output_says() {
         let (schedule, batch) = (micro.schedule, &micro.batch);
         let abar = schedule.alphas_cumprod[400];
         let (signal, noise) = (abar.sqrt(), (1.0 - abar).sqrt());
-        let mix = |x: &Tensor, a: f64, y: &Tensor, b: f64| ((x * a).unwrap() + (y * b).unwrap()).unwrap();
+        let mix =
+            |x: &Tensor, a: f64, y: &Tensor, b: f64| ((x * a).unwrap() + (y * b).unwrap()).unwrap();
         let x_t = mix(&batch.v0, signal, &batch.eps, noise);
         let out = micro.unet.forward(&x_t, &[400.0], &batch.text).unwrap();
-        let (clean, eps) = (mix(&x_t, signal, &out, -noise), mix(&out, signal, &x_t, noise));
+        let (clean, eps) = (
+            mix(&x_t, signal, &out, -noise),
+            mix(&out, signal, &x_t, noise),
+        );
         let config = TransferConfig {
             method,
             ..TransferConfig::default()
@@ -136,12 +140,18 @@ fn a_network_of_velocities_is_trained_by_what_its_output_says() {
             let value = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap();
             let (ours, expected) = (value(ours), value(expected));
             // Single precision; the factors above are rounded at other places.
-            assert!((ours - expected).abs() <= 1e-4 * expected.abs(), "{method:?} {name}: {ours} for {expected}");
+            assert!(
+                (ours - expected).abs() <= 1e-4 * expected.abs(),
+                "{method:?} {name}: {ours} for {expected}"
+            );
         }
         let grads = terms.total.backward().unwrap();
         for (name, var) in &micro.vars {
             let size = largest(grads.get(var.as_tensor()).unwrap());
-            assert!(size.is_finite() && size > 0.0, "{method:?}: {name} has {size}");
+            assert!(
+                size.is_finite() && size > 0.0,
+                "{method:?}: {name} has {size}"
+            );
         }
     }
 }

@@ -65,10 +65,16 @@ pub(super) fn check_training(config: &TransferConfig, folder: &ModelFolder) -> R
     let levels = u32::try_from(schedule.num_train_timesteps).unwrap_or(u32::MAX);
     let (_, end) = config.timestep_range(levels);
     schedule.check_training(end).map_err(|error| {
-        Report::new(Area::Model, "The model cannot be trained with these settings")
-            .because_of(&error)
-            .advise(format!("Use --max-timestep {} or less.", end.saturating_sub(2)))
-            .into()
+        Report::new(
+            Area::Model,
+            "The model cannot be trained with these settings",
+        )
+        .because_of(&error)
+        .advise(format!(
+            "Use --max-timestep {} or less.",
+            end.saturating_sub(2)
+        ))
+        .into()
     })
 }
 

@@ -8,7 +8,8 @@ use super::export::{check_target, write_result};
 use super::fitting::fit_for;
 use super::message::{Event, Stage};
 use super::model::{
-    BUILTIN, check_training, latent_shape, load_unet, model_record, open_model, open_recorded_model, recommended,
+    BUILTIN, check_training, latent_shape, load_unet, model_record, open_model,
+    open_recorded_model, recommended,
 };
 use super::problem::Halt;
 use super::request::{Request, ResultRequest, ResumeRequest, SampleRequest, TrainRequest};

@@ -105,9 +105,7 @@ impl ModelError {
                 "Run `git lfs pull` in the folder, or download the model's files by other means."
             }
             Self::Scheduler(_) => "Check the model's scheduler_config.json.",
-            Self::Tensor(_) => {
-                "If memory is full, use --device cpu; otherwise please report this."
-            }
+            Self::Tensor(_) => "If memory is full, use --device cpu; otherwise please report this.",
             Self::Io { .. } => "Check that the files are there and that you may read them.",
             Self::Keys(_) | Self::Weights { .. } => {
                 "Get the model again; its files are incomplete or belong to another one."

@@ -33,8 +33,8 @@ impl ModelCard {
         if !source.has(FILE) {
             return Ok(Self::default());
         }
-        let card: Self = serde_json::from_str(&source.text(FILE)?)
-            .map_err(|e| source.config_error(FILE, e))?;
+        let card: Self =
+            serde_json::from_str(&source.text(FILE)?).map_err(|e| source.config_error(FILE, e))?;
         match card.out_of_range() {
             Some(why) => Err(source.config_error(FILE, why)),
             None => Ok(card),
@@ -50,7 +50,9 @@ impl ModelCard {
         }
         for (name, value, most) in [("guidance", self.guidance, 100.0), ("fps", self.fps, 240.0)] {
             if let Some(value) = value.filter(|value| !(*value > 0.0 && *value <= most)) {
-                return Some(format!("{name} is {value}, expected a number above 0, at most {most}"));
+                return Some(format!(
+                    "{name} is {value}, expected a number above 0, at most {most}"
+                ));
             }
         }
         None
@@ -99,7 +101,9 @@ pub(super) fn check_index(source: &FileSource) -> Result<(), ModelError> {
         serde_json::from_str(&source.text(INDEX)?).map_err(|e| source.config_error(INDEX, e))?;
     let pipeline = index.class_name;
     if !PIPELINES.contains(&pipeline.as_str()) {
-        let is_image = IMAGE_PIPELINES.iter().any(|family| pipeline.starts_with(family))
+        let is_image = IMAGE_PIPELINES
+            .iter()
+            .any(|family| pipeline.starts_with(family))
             && !pipeline.contains("Video");
         let mistake = if is_image {
             Mistake::ImageModel { pipeline }
@@ -115,12 +119,20 @@ pub(super) fn check_index(source: &FileSource) -> Result<(), ModelError> {
         (index.unet, "unet", &["UNet3DConditionModel"][..]),
         (index.vae, "vae", &["AutoencoderKL"][..]),
         (index.text_encoder, "text encoder", &["CLIPTextModel"][..]),
-        (index.tokenizer, "tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"][..]),
+        (
+            index.tokenizer,
+            "tokenizer",
+            &["CLIPTokenizer", "CLIPTokenizerFast"][..],
+        ),
     ] {
         if let Some((_, Some(class))) = part
             && !known.contains(&class.as_str())
         {
-            let what = format!("a {} as its {name} in place of a {}", shown(&class), known[0]);
+            let what = format!(
+                "a {} as its {name} in place of a {}",
+                shown(&class),
+                known[0]
+            );
             return Err(ModelError::Unsupported { what });
         }
     }
@@ -165,7 +177,13 @@ pub(super) fn incomplete(source: &FileSource, missing: Vec<String>) -> ModelErro
 fn unfinished_downloads(source: &FileSource) -> Vec<String> {
     const SHOWN: usize = 4;
     const ENDINGS: &[&str] = &[
-        ".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".download", ".tmp",
+        ".incomplete",
+        ".part",
+        ".partial",
+        ".crdownload",
+        ".aria2",
+        ".download",
+        ".tmp",
     ];
     let places = [
         "",
@@ -186,7 +204,13 @@ fn unfinished_downloads(source: &FileSource) -> Vec<String> {
             .list(&place)
             .into_iter()
             .filter(|name| ENDINGS.iter().any(|ending| name.ends_with(ending)))
-            .map(move |name| if place.is_empty() { name } else { format!("{place}/{name}") })
+            .map(move |name| {
+                if place.is_empty() {
+                    name
+                } else {
+                    format!("{place}/{name}")
+                }
+            })
     };
     places.into_iter().flat_map(inside).take(SHOWN).collect()
 }

@@ -53,7 +53,10 @@ impl ClipTokenizer {
         let file = &files[0];
         let id = |token: &str| {
             let missing = || {
-                source.config_error(file, format!("the vocabulary has no token {}", shown(token)))
+                source.config_error(
+                    file,
+                    format!("the vocabulary has no token {}", shown(token)),
+                )
             };
             words.vocab.get(token).copied().ok_or_else(missing)
         };
@@ -169,7 +172,10 @@ fn inside(folder: &str, name: &str) -> String {
 ///
 /// # Errors
 /// [`ModelError::Incomplete`] when there are neither.
-pub(super) fn tokenizer_files(source: &FileSource, folder: &str) -> Result<Vec<String>, ModelError> {
+pub(super) fn tokenizer_files(
+    source: &FileSource,
+    folder: &str,
+) -> Result<Vec<String>, ModelError> {
     let pair = ["vocab.json", "merges.txt"].map(|name| inside(folder, name));
     let whole = inside(folder, "tokenizer.json");
     if pair.iter().all(|file| source.has(file)) {
@@ -179,7 +185,10 @@ pub(super) fn tokenizer_files(source: &FileSource, folder: &str) -> Result<Vec<S
         return Ok(vec![whole]);
     }
     let [vocab, merges] = pair;
-    Err(incomplete(source, vec![format!("{vocab} and {merges}, or {whole}")]))
+    Err(incomplete(
+        source,
+        vec![format!("{vocab} and {merges}, or {whole}")],
+    ))
 }
 
 /// The words of a byte-pair tokenizer.
@@ -234,13 +243,14 @@ impl Words {
             vocab: HashMap<String, u32>,
             merges: Vec<Merge>,
         }
-        let Whole { model } = serde_json::from_str(&source.text(file)?)
-            .map_err(|e| source.config_error(file, e))?;
+        let Whole { model } =
+            serde_json::from_str(&source.text(file)?).map_err(|e| source.config_error(file, e))?;
         if let Some(kind) = model.r#type.filter(|kind| kind != "BPE") {
             let why = format!("its tokens are made by {}, CLIP's by BPE", shown(&kind));
             return Err(source.config_error(file, why));
         }
-        let broken = |merge: &&Merge| matches!(merge, Merge::Line(line) if two_tokens(line).is_none());
+        let broken =
+            |merge: &&Merge| matches!(merge, Merge::Line(line) if two_tokens(line).is_none());
         match model.merges.iter().position(|merge| broken(&merge)) {
             Some(i) => {
                 Err(source.config_error(file, format!("merge {} is not a pair of tokens", i + 1)))
@@ -262,7 +272,9 @@ impl Words {
                         "normalized": false, "special": true}),
             )
         };
-        let Settings { start, end, pad, .. } = settings;
+        let Settings {
+            start, end, pad, ..
+        } = settings;
         let mut names = vec![START_OF_TEXT, END_OF_TEXT];
         for token in [start, end, pad] {
             if !names.contains(&token.as_str()) {

@@ -279,8 +279,8 @@ impl SchedulerConfig {
     /// # Errors
     /// [`SchedulerError::Config`] for broken text or values, [`SchedulerError::Unsupported`] for thresholding.
     pub fn from_json(text: &str) -> Result<Self, SchedulerError> {
-        let config: Self = serde_json::from_str(&text.replace("-Infinity", "null"))
-            .map_err(|e| said(&e))?;
+        let config: Self =
+            serde_json::from_str(&text.replace("-Infinity", "null")).map_err(|e| said(&e))?;
         config.check()?;
         Ok(config)
     }
@@ -329,7 +329,8 @@ impl SchedulerConfig {
     pub fn check_training(&self, end: u32) -> Result<(), SchedulerError> {
         let table = NoiseSchedule::new(self).alphas_cumprod;
         let last = table.get(..end as usize).unwrap_or(&table).last();
-        if self.prediction_type == PredictionType::Epsilon && last.is_some_and(|&abar| abar <= 0.0) {
+        if self.prediction_type == PredictionType::Epsilon && last.is_some_and(|&abar| abar <= 0.0)
+        {
             let what = "a training by noise prediction at a level that holds no signal".to_owned();
             return Err(SchedulerError::Unsupported(what));
         }
@@ -340,8 +341,15 @@ impl SchedulerConfig {
         let bad = |text: String| Err(SchedulerError::Config(text));
         let class = self.class_name.strip_suffix("Scheduler").unwrap_or("");
         if !KNOWN_CLASSES.contains(&class) {
-            let shown: String = self.class_name.chars().filter(|c| !c.is_control()).take(100).collect();
-            return Err(SchedulerError::Unsupported(format!("the scheduler {shown}")));
+            let shown: String = self
+                .class_name
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(100)
+                .collect();
+            return Err(SchedulerError::Unsupported(format!(
+                "the scheduler {shown}"
+            )));
         }
         if self.thresholding {
             return Err(SchedulerError::Unsupported(

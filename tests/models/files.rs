@@ -304,8 +304,14 @@ fn damaged_files_are_refused_in_words() {
         );
     }
     assert!(write("empty", b"").contains("shorter than the length of a header"));
-    let pointer = write("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n");
-    assert!(pointer.contains("pointer is a note of Git LFS"), "{pointer}");
+    let pointer = write(
+        "pointer",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n",
+    );
+    assert!(
+        pointer.contains("pointer is a note of Git LFS"),
+        "{pointer}"
+    );
     assert!(error(open(&path("absent"))).contains("could not be read"));
     let good = header(length, tensor, &[0; 8]);
     fs::write(path("one"), &good).unwrap();

@@ -211,12 +211,28 @@ fn an_index_of_other_classes_is_refused_in_words() {
             "a UNetMotionModel as its unet in place of a UNet3DConditionModel",
         ),
         ("AutoencoderKL", "VQModel", "a VQModel as its vae"),
-        ("CLIPTextModel", "T5EncoderModel", "a T5EncoderModel as its text encoder"),
-        ("CLIPTokenizer", "T5Tokenizer", "a T5Tokenizer as its tokenizer"),
+        (
+            "CLIPTextModel",
+            "T5EncoderModel",
+            "a T5EncoderModel as its text encoder",
+        ),
+        (
+            "CLIPTokenizer",
+            "T5Tokenizer",
+            "a T5Tokenizer as its tokenizer",
+        ),
         // A name that would move a terminal's cursor.
-        ("TextToVideoSDPipeline", "\\u001b[2J", r"is a model for \u{1b}[2J"),
+        (
+            "TextToVideoSDPipeline",
+            "\\u001b[2J",
+            r"is a model for \u{1b}[2J",
+        ),
         ("\"TextToVideoSDPipeline\"", "7", "could not be understood"),
-        ("\"_class_name\"", "\"class\"", "missing field `_class_name`"),
+        (
+            "\"_class_name\"",
+            "\"class\"",
+            "missing field `_class_name`",
+        ),
         ("{", "[", "could not be understood"),
     ] {
         let message = damage(index, from, to);
@@ -239,10 +255,16 @@ fn a_card_with_absurd_numbers_is_refused() {
         (r#"{"frames": 0}"#, "frames is 0, expected 1 to 1024"),
         (r#"{"frames": 1000000000000}"#, "frames is 1000000000000"),
         (r#"{"frames": -1}"#, "could not be understood"),
-        (r#"{"steps": 100000}"#, "steps is 100000, expected 1 to 1000"),
+        (
+            r#"{"steps": 100000}"#,
+            "steps is 100000, expected 1 to 1000",
+        ),
         (r#"{"guidance": 1e300}"#, "guidance is 1000"),
         (r#"{"guidance": NaN}"#, "could not be understood"),
-        (r#"{"fps": 0.0}"#, "fps is 0, expected a number above 0, at most 240"),
+        (
+            r#"{"fps": 0.0}"#,
+            "fps is 0, expected a number above 0, at most 240",
+        ),
         (r#"{"fps": 1e999}"#, "number out of range"),
     ] {
         fs::write(copy.path().join("model_card.json"), card).unwrap();
@@ -253,9 +275,16 @@ fn a_card_with_absurd_numbers_is_refused() {
     fs::write(copy.path().join("model_card.json"), r#"{"frames": 1024}"#).unwrap();
     let unet = copy.path().join("unet/config.json");
     let text = fs::read_to_string(&unet).unwrap();
-    fs::write(&unet, text.replace("\"sample_size\": 8", "\"sample_size\": 1024")).unwrap();
+    fs::write(
+        &unet,
+        text.replace("\"sample_size\": 8", "\"sample_size\": 1024"),
+    )
+    .unwrap();
     let message = ModelFolder::open(copy.path()).unwrap_err().to_string();
-    assert!(message.contains("1024 frames of 8192x8192 pixels"), "{message}");
+    assert!(
+        message.contains("1024 frames of 8192x8192 pixels"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use spectral_motion::models::{ModelFolder, builtin};
 
 use super::torch_writer::checkpoint_of;
 use super::{micro_copy, micro_tensors};
-use crate::common::heap::measured;
+use crate::common::allocation::measured;
 
 /// The built-in model is stored in half precision and loaded in single: its 2.7 million weights take 10.8 MB.
 #[test]
@@ -14,7 +14,10 @@ fn loading_keeps_every_weight_once_and_copies_one_at_a_time() {
     let ((unet, _), asked) = measured(|| folder.load_unet(&|_| false, &Device::Cpu).unwrap());
     let weights = 2_700_100 * DType::F32.size_in_bytes();
     // Beyond the weights: names, shapes, and one small object each.
-    assert!(asked.kept >= weights && asked.kept < weights * 11 / 10, "{asked:?}");
+    assert!(
+        asked.kept >= weights && asked.kept < weights * 11 / 10,
+        "{asked:?}"
+    );
     // What was there only for a moment: the tables of contents, one weight as stored, and its rearranged copy. A second
     // copy of the model would be 5.4 MB as it is stored, 10.8 MB as it is used.
     assert!(asked.peak - asked.kept < weights / 5, "{asked:?}");
@@ -33,10 +36,20 @@ fn bin_files_are_loaded_in_the_same_way() {
     let safetensors = load();
     let unet = dir.path().join("unet");
     std::fs::remove_file(unet.join("diffusion_pytorch_model.safetensors")).unwrap();
-    std::fs::write(unet.join("diffusion_pytorch_model.bin"), checkpoint_of(&tensors)).unwrap();
+    std::fs::write(
+        unet.join("diffusion_pytorch_model.bin"),
+        checkpoint_of(&tensors),
+    )
+    .unwrap();
     let torch = load();
     assert!(torch.kept >= weights, "{torch:?}");
     // The same network; the description of a .bin file is longer than a header.
-    assert!(torch.kept.abs_diff(safetensors.kept) < weights / 20, "{torch:?} and {safetensors:?}");
-    assert!(torch.peak < safetensors.peak + weights, "{torch:?} and {safetensors:?}");
+    assert!(
+        torch.kept.abs_diff(safetensors.kept) < weights / 20,
+        "{torch:?} and {safetensors:?}"
+    );
+    assert!(
+        torch.peak < safetensors.peak + weights,
+        "{torch:?} and {safetensors:?}"
+    );
 }

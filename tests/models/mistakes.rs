@@ -12,11 +12,18 @@ use super::{micro, micro_copy};
 fn mistake(path: &Path) -> (Mistake, String) {
     let error = ModelFolder::open(path).unwrap_err();
     let (message, advice) = (error.to_string(), error.advice());
-    let ModelError::Mistaken { mistake, path: named } = error else {
+    let ModelError::Mistaken {
+        mistake,
+        path: named,
+    } = error
+    else {
         panic!("{message}");
     };
     assert_eq!(named, path);
-    assert!(message.starts_with(&path.display().to_string()), "{message}");
+    assert!(
+        message.starts_with(&path.display().to_string()),
+        "{message}"
+    );
     (mistake, format!("{message}. {advice}"))
 }
 
@@ -41,7 +48,14 @@ fn what_is_not_there_is_told_from_the_name_of_a_model_elsewhere() {
         assert!(message.contains("Nothing was downloaded"), "{message}");
     }
     // A path with a slip of the pen, and names that no hub has.
-    for name in ["tests/golden-models", "./model", "../x", "a/b/c", "zeroscope", "a b/c"] {
+    for name in [
+        "tests/golden-models",
+        "./model",
+        "../x",
+        "a/b/c",
+        "zeroscope",
+        "a b/c",
+    ] {
         assert_eq!(mistake(Path::new(name)).0, Mistake::NotThere, "{name}");
     }
 }
@@ -56,31 +70,56 @@ fn a_part_of_a_model_leads_to_the_model() {
     ] {
         let (what, message) = mistake(&copy.path().join(part));
         let model = Some(copy.path().to_owned());
-        assert_eq!(what, Mistake::Part { class: class.to_owned(), model });
+        assert_eq!(
+            what,
+            Mistake::Part {
+                class: class.to_owned(),
+                model
+            }
+        );
         assert!(message.contains("is one part of a model"), "{message}");
         assert!(
-            message.ends_with(&format!("Name the folder around it: {}", copy.path().display())),
+            message.ends_with(&format!(
+                "Name the folder around it: {}",
+                copy.path().display()
+            )),
             "{message}"
         );
     }
     fs::remove_file(copy.path().join("model_index.json")).unwrap();
     let (what, _) = mistake(&copy.path().join("unet"));
-    assert!(matches!(what, Mistake::Part { model: None, .. }), "{what:?}");
+    assert!(
+        matches!(what, Mistake::Part { model: None, .. }),
+        "{what:?}"
+    );
 }
 
 #[test]
 fn a_single_file_is_no_model() {
     let unet = micro().join("unet/diffusion_pytorch_model.safetensors");
     let (what, message) = mistake(&unet);
-    assert_eq!(what, Mistake::WeightFile { model: Some(micro()) });
+    assert_eq!(
+        what,
+        Mistake::WeightFile {
+            model: Some(micro())
+        }
+    );
     assert!(message.contains("is a single file of weights"), "{message}");
     let dir = tempfile::tempdir().unwrap();
-    for name in ["zs2_XL.pth", "model.ckpt", "v1-5-pruned.SafeTensors", "pytorch_model.bin"] {
+    for name in [
+        "zs2_XL.pth",
+        "model.ckpt",
+        "v1-5-pruned.SafeTensors",
+        "pytorch_model.bin",
+    ] {
         let path = dir.path().join(name);
         fs::write(&path, b"weights").unwrap();
         let (what, message) = mistake(&path);
         assert_eq!(what, Mistake::WeightFile { model: None });
-        assert!(message.contains("Get the model in diffusers layout"), "{message}");
+        assert!(
+            message.contains("Get the model in diffusers layout"),
+            "{message}"
+        );
     }
     let film = dir.path().join("film.mp4");
     fs::write(&film, b"film").unwrap();
@@ -102,7 +141,11 @@ fn an_image_model_is_told_with_the_methods_that_would_need_it() {
     let (what, message) = mistake(dir.path());
     let pipeline = "StableDiffusionPipeline".to_owned();
     assert_eq!(what, Mistake::ImageModel { pipeline });
-    for words in ["still pictures", "VMC and MotionDirector need a text-to-video model", "not built yet"] {
+    for words in [
+        "still pictures",
+        "VMC and MotionDirector need a text-to-video model",
+        "not built yet",
+    ] {
         assert!(message.contains(words), "{message}");
     }
 }
@@ -132,7 +175,11 @@ fn a_download_that_did_not_end_is_told() {
     let copy = micro_copy();
     let unet = copy.path().join("unet");
     let weights = unet.join("diffusion_pytorch_model.safetensors");
-    fs::rename(&weights, unet.join("diffusion_pytorch_model.safetensors.part")).unwrap();
+    fs::rename(
+        &weights,
+        unet.join("diffusion_pytorch_model.safetensors.part"),
+    )
+    .unwrap();
     fs::remove_file(copy.path().join("tokenizer/vocab.json")).unwrap();
     fs::remove_file(copy.path().join("tokenizer/tokenizer.json")).unwrap();
     let message = told(copy.path());
@@ -150,8 +197,14 @@ fn a_download_that_did_not_end_is_told() {
     let weights = copy.path().join("vae/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    let error = ModelFolder::open(copy.path()).unwrap().check_weights().unwrap_err();
-    assert!(error.to_string().contains("bytes of numbers and holds"), "{error}");
+    let error = ModelFolder::open(copy.path())
+        .unwrap()
+        .check_weights()
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("bytes of numbers and holds"),
+        "{error}"
+    );
     assert!(error.advice().contains("Get the model again"));
 }
 
@@ -169,7 +222,11 @@ fn cache(entry: &Path, version: &str) {
                 let name = file.file_name().into_string().unwrap();
                 let blob = format!("{version}-{part}-{name}");
                 fs::copy(file.path(), blobs.join(&blob)).unwrap();
-                let up = if part.is_empty() { "../../" } else { "../../../" };
+                let up = if part.is_empty() {
+                    "../../"
+                } else {
+                    "../../../"
+                };
                 symlink(format!("{up}blobs/{blob}"), snapshot.join(part).join(name)).unwrap();
             }
         }
@@ -192,13 +249,19 @@ fn a_folder_of_hugging_faces_cache_is_the_model_in_it() {
     };
     let dir = |version: &str| snapshots.join(version);
     for path in [&dir(first), &snapshots, &entry] {
-        assert_eq!(opened(path).components().next_back(), dir(first).components().next_back());
+        assert_eq!(
+            opened(path).components().next_back(),
+            dir(first).components().next_back()
+        );
     }
     // With two versions the one called main is taken.
     cache(&entry, second);
     let (what, message) = mistake(&entry);
     assert_eq!(what, Mistake::NoSnapshot { versions: 2 });
-    assert!(message.contains("Name one of the folders in its snapshots"), "{message}");
+    assert!(
+        message.contains("Name one of the folders in its snapshots"),
+        "{message}"
+    );
     fs::create_dir_all(entry.join("refs")).unwrap();
     let main = |text: &str| fs::write(entry.join("refs/main"), text).unwrap();
     main(second);
@@ -208,7 +271,9 @@ fn a_folder_of_hugging_faces_cache_is_the_model_in_it() {
     assert_eq!(mistake(&entry).0, Mistake::NoSnapshot { versions: 2 });
     // A version of which a blob is still being fetched.
     main(second);
-    let blob = entry.join(format!("blobs/{second}-unet-diffusion_pytorch_model.safetensors"));
+    let blob = entry.join(format!(
+        "blobs/{second}-unet-diffusion_pytorch_model.safetensors"
+    ));
     fs::rename(&blob, entry.join("blobs/4d7a2146.incomplete")).unwrap();
     let message = told(&entry);
     assert!(
@@ -237,8 +302,35 @@ fn a_run_and_a_folder_around_models_are_told_apart() {
     assert_eq!(what, Mistake::Run);
     assert!(message.contains("is a run of this program"), "{message}");
     let (what, message) = mistake(micro().parent().unwrap());
-    assert_eq!(what, Mistake::Around { models: vec!["model".to_owned()] });
-    assert!(message.contains("there are models in it: model"), "{message}");
+    assert_eq!(
+        what,
+        Mistake::Around {
+            models: vec!["model".to_owned()]
+        }
+    );
+    assert!(
+        message.contains("there are models in it: model"),
+        "{message}"
+    );
+}
+
+#[test]
+fn modelscopes_own_layout_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in [
+        "configuration.json",
+        "VQGAN_autoencoder.pth",
+        "open_clip_pytorch_model.bin",
+        "text2video_pytorch_model.pth",
+    ] {
+        fs::write(dir.path().join(file), b"weights").unwrap();
+    }
+    let (what, message) = mistake(dir.path());
+    assert_eq!(what, Mistake::OriginalLayout);
+    assert!(
+        message.contains("Get the same model in diffusers layout"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -249,7 +341,11 @@ fn what_looks_like_a_model_is_meant_as_one() {
     }
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("001.png"), b"picture").unwrap();
-    for other in [dir.path().to_owned(), dir.path().join("001.png"), dir.path().join("gone")] {
+    for other in [
+        dir.path().to_owned(),
+        dir.path().join("001.png"),
+        dir.path().join("gone"),
+    ] {
         assert!(!ModelFolder::is_meant(&other), "{}", other.display());
     }
 }

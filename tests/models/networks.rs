@@ -336,17 +336,29 @@ fn configurations_that_cannot_work_are_refused_in_words() {
         (r#"{"norm_eps": NaN}"#, "expected value"),
         (r#"{"norm_eps": 1e999}"#, "number out of range"),
         (r#"{"norm_eps": 0.0}"#, "norm_eps"),
-        (r#"{"norm_eps": 1e-5, "norm_eps": 1e-6}"#, "duplicate field `norm_eps`"),
-        (r#"{"sample_size": 0}"#, "sample_size is 0 by 0, expected 1 to 1024"),
+        (
+            r#"{"norm_eps": 1e-5, "norm_eps": 1e-6}"#,
+            "duplicate field `norm_eps`",
+        ),
+        (
+            r#"{"sample_size": 0}"#,
+            "sample_size is 0 by 0, expected 1 to 1024",
+        ),
         (
             r#"{"sample_size": [40, 18446744073709551615]}"#,
             "sample_size is 40 by 18446744073709551615",
         ),
         (r#"{"in_channels": 1e400}"#, "number out of range"),
         // Show-1's networks go by the same name.
-        (r#"{"transfromer_in_opt": true}"#, "transfromer_in_opt is not supported"),
+        (
+            r#"{"transfromer_in_opt": true}"#,
+            "transfromer_in_opt is not supported",
+        ),
         (r#"{"class_embed_type": "timestep"}"#, "class_embed_type"),
-        (r#"{"resnet_time_scale_shift": "scale_shift"}"#, "another network"),
+        (
+            r#"{"resnet_time_scale_shift": "scale_shift"}"#,
+            "another network",
+        ),
         (r#"{"time_cond_proj_dim": 256}"#, "not supported"),
         (
             r#"{"up_block_types": ["UpBlock2D", "UpBlock3D", "UpBlock3D", "UpBlock3D"]}"#,
@@ -372,7 +384,10 @@ fn configurations_that_cannot_work_are_refused_in_words() {
         (r#"{"scaling_factor": 0.0}"#, "scaling_factor is 0"),
         (r#"{"scaling_factor": NaN}"#, "expected value"),
         (r#"{"block_out_channels": [0]}"#, "0 channels do not divide"),
-        (r#"{"layers_per_block": 1000000000}"#, "layers_per_block is 1000000000"),
+        (
+            r#"{"layers_per_block": 1000000000}"#,
+            "layers_per_block is 1000000000",
+        ),
         (r#"{"latents_mean": [0.1, 0.2]}"#, "latents_mean"),
         (r#"{"shift_factor": 0.1}"#, "shift_factor"),
         (r#"{"act_fn": "relu"}"#, "activation relu"),
@@ -387,7 +402,10 @@ fn configurations_that_cannot_work_are_refused_in_words() {
             "a width of 10 does not divide into 3 heads",
         ),
         (r#"{"vocab_size": 0}"#, "vocab_size is 0"),
-        (r#"{"num_hidden_layers": 1000000000}"#, "num_hidden_layers is 1000000000"),
+        (
+            r#"{"num_hidden_layers": 1000000000}"#,
+            "num_hidden_layers is 1000000000",
+        ),
         (r#"{"layer_norm_eps": NaN}"#, "expected value"),
         (r#"{"model_type": "t5"}"#, "a text encoder of type t5"),
     ] {

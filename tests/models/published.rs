@@ -12,7 +12,7 @@ use spectral_motion::schedulers::{Ddim, DpmSolver, PredictionType, SchedulerConf
 
 use super::micro;
 use super::torch_writer::{Content, Pickle, Style, write_archive};
-use crate::common::heap::measured;
+use crate::common::allocation::measured;
 
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
@@ -109,16 +109,27 @@ fn small_files(dir: &Path) {
 /// The published networks under the names that files of 2023 give their weights.
 fn weights() -> [(&'static str, Shapes); 3] {
     let text = published("zeroscope.text").into_iter();
-    let mut text: Shapes = text.map(|(name, shape)| (format!("text_model.{name}"), shape)).collect();
+    let mut text: Shapes = text
+        .map(|(name, shape)| (format!("text_model.{name}"), shape))
+        .collect();
     text.insert("text_model.embeddings.position_ids".to_owned(), vec![1, 77]);
     let old_name = |name: String| {
-        [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")]
-            .iter()
-            .fold(name, |name, (new, old)| name.replace(new, old))
+        [
+            ("to_q", "query"),
+            ("to_k", "key"),
+            ("to_v", "value"),
+            ("to_out.0", "proj_attn"),
+        ]
+        .iter()
+        .fold(name, |name, (new, old)| name.replace(new, old))
     };
     let vae = published("sd15.vae").into_iter();
     let vae = vae.map(|(name, shape)| (old_name(name), shape)).collect();
-    [("unet", published("zeroscope.unet")), ("vae", vae), ("text_encoder", text)]
+    [
+        ("unet", published("zeroscope.unet")),
+        ("vae", vae),
+        ("text_encoder", text),
+    ]
 }
 
 fn numbers(shape: &[usize]) -> usize {
@@ -127,7 +138,9 @@ fn numbers(shape: &[usize]) -> usize {
 
 /// A file of `torch.save` in half precision. Its zeros are skipped, not written.
 fn torch_file(path: &Path, shapes: &Shapes) {
-    let mut pickle = Pickle::start().global("collections", "OrderedDict").raw(")R(");
+    let mut pickle = Pickle::start()
+        .global("collections", "OrderedDict")
+        .raw(")R(");
     let mut entries = Vec::new();
     for (i, (name, shape)) in shapes.iter().enumerate() {
         let (kind, width) = match name.ends_with("position_ids") {
@@ -136,23 +149,43 @@ fn torch_file(path: &Path, shapes: &Shapes) {
         };
         let count = numbers(shape);
         let sizes: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap()).collect();
-        let strides: Vec<i64> =
-            (0..sizes.len()).map(|d| sizes[d + 1..].iter().product()).collect();
+        let strides: Vec<i64> = (0..sizes.len())
+            .map(|d| sizes[d + 1..].iter().product())
+            .collect();
         let (key, length) = (i.to_string(), i64::try_from(count).unwrap());
-        pickle = pickle.text(name).tensor((kind, &key, length), 0, &sizes, &strides);
-        entries.push((format!("archive/data/{key}"), Content::Zeros((count * width) as u64)));
+        pickle = pickle
+            .text(name)
+            .tensor((kind, &key, length), 0, &sizes, &strides);
+        entries.push((
+            format!("archive/data/{key}"),
+            Content::Zeros((count * width) as u64),
+        ));
     }
-    entries.insert(0, ("archive/data.pkl".to_owned(), Content::Bytes(pickle.raw("u").end())));
-    entries.push(("archive/version".to_owned(), Content::Bytes(b"3\n".to_vec())));
-    let entries: Vec<_> =
-        entries.into_iter().map(|(name, content)| (name.leak() as &str, content)).collect();
+    entries.insert(
+        0,
+        (
+            "archive/data.pkl".to_owned(),
+            Content::Bytes(pickle.raw("u").end()),
+        ),
+    );
+    entries.push((
+        "archive/version".to_owned(),
+        Content::Bytes(b"3\n".to_vec()),
+    ));
+    let entries: Vec<_> = entries
+        .into_iter()
+        .map(|(name, content)| (name.leak() as &str, content))
+        .collect();
     write_archive(&mut File::create(path).unwrap(), &entries, Style::default()).unwrap();
 }
 
 /// The same as a safetensors file.
 fn safetensors_file(path: &Path, shapes: &Shapes) {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
-    header.insert("__metadata__".to_owned(), serde_json::json!({"format": "pt"}));
+    header.insert(
+        "__metadata__".to_owned(),
+        serde_json::json!({"format": "pt"}),
+    );
     for (name, shape) in shapes {
         let (kind, width) = match name.ends_with("position_ids") {
             true => ("I64", 8),
@@ -165,7 +198,8 @@ fn safetensors_file(path: &Path, shapes: &Shapes) {
     }
     let header = serde_json::to_string(&header).unwrap();
     let mut file = File::create(path).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .unwrap();
     file.write_all(header.as_bytes()).unwrap();
     file.set_len((8 + header.len() + end) as u64).unwrap();
 }
@@ -179,7 +213,11 @@ fn zeroscope_as_it_is_published_is_understood() {
     small_files(dir.path());
     let mut total = 0;
     for (part, shapes) in weights() {
-        let name = if part == "text_encoder" { "pytorch_model" } else { "diffusion_pytorch_model" };
+        let name = if part == "text_encoder" {
+            "pytorch_model"
+        } else {
+            "diffusion_pytorch_model"
+        };
         let path = dir.path().join(part).join(format!("{name}.bin"));
         torch_file(&path, &shapes);
         total += fs::metadata(path).unwrap().len();
@@ -198,8 +236,14 @@ fn zeroscope_as_it_is_published_is_understood() {
     assert_eq!((unet.head_dim, unet.text_width), (64, 1024));
     assert_eq!(*folder.scheduler(), SchedulerConfig::stable_diffusion());
     assert_eq!(folder.scheduler().prediction_type, PredictionType::Epsilon);
-    assert_eq!(Ddim::new(folder.scheduler(), 50).unwrap().timesteps()[0], 981);
-    assert_eq!(DpmSolver::new(folder.scheduler(), 50).unwrap().timesteps()[0], 999);
+    assert_eq!(
+        Ddim::new(folder.scheduler(), 50).unwrap().timesteps()[0],
+        981
+    );
+    assert_eq!(
+        DpmSolver::new(folder.scheduler(), 50).unwrap().timesteps()[0],
+        999
+    );
     let (checked, asked) = measured(|| folder.check_weights());
     checked.unwrap();
     assert!(asked.peak < TABLES, "{asked:?}");
@@ -212,21 +256,33 @@ fn zeroscope_as_it_is_published_is_understood() {
     // Another network's configuration beside the same weights: told at once, with nothing read.
     let config = dir.path().join("text_encoder/config.json");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, text.replace("\"num_hidden_layers\": 23", "\"num_hidden_layers\": 24")).unwrap();
+    fs::write(
+        &config,
+        text.replace("\"num_hidden_layers\": 23", "\"num_hidden_layers\": 24"),
+    )
+    .unwrap();
     let other = ModelFolder::open(dir.path()).unwrap();
     let (refused, asked) = measured(|| other.load_text(&Device::Cpu));
     let Err(ModelError::Keys(report)) = refused else {
         panic!("24 layers were found in 23");
     };
     assert_eq!(report.missing.len(), 16);
-    assert!(report.missing.iter().all(|name| name.starts_with("text_model.encoder.layers.23.")));
+    assert!(
+        report
+            .missing
+            .iter()
+            .all(|name| name.starts_with("text_model.encoder.layers.23."))
+    );
     assert!(asked.peak < TABLES, "{asked:?}");
     // An absurd one is given up before its list is complete.
     let absurd = text.replace("\"num_hidden_layers\": 23", "\"num_hidden_layers\": 1024");
     fs::write(&config, absurd).unwrap();
     let other = ModelFolder::open(dir.path()).unwrap();
     let (refused, asked) = measured(|| other.load_text(&Device::Cpu).unwrap_err().to_string());
-    assert!(refused.contains("describes a network of more than"), "{refused}");
+    assert!(
+        refused.contains("describes a network of more than"),
+        "{refused}"
+    );
     assert!(asked.peak < TABLES, "{asked:?}");
 }
 
@@ -235,8 +291,17 @@ fn modelscope_in_half_precision_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     small_files(dir.path());
     for (part, shapes) in weights() {
-        let name = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
-        safetensors_file(&dir.path().join(part).join(format!("{name}.fp16.safetensors")), &shapes);
+        let name = if part == "text_encoder" {
+            "model"
+        } else {
+            "diffusion_pytorch_model"
+        };
+        safetensors_file(
+            &dir.path()
+                .join(part)
+                .join(format!("{name}.fp16.safetensors")),
+            &shapes,
+        );
     }
     let folder = ModelFolder::open(dir.path()).unwrap();
     let (checked, asked) = measured(|| folder.check_weights());
@@ -245,8 +310,13 @@ fn modelscope_in_half_precision_is_understood() {
 
     // One size of one tensor, found among 1,480.
     let mut unet = published("zeroscope.unet");
-    unet.insert("mid_block.attentions.0.proj_in.weight".to_owned(), vec![1280, 1280, 1, 1]);
-    let path = dir.path().join("unet/diffusion_pytorch_model.fp16.safetensors");
+    unet.insert(
+        "mid_block.attentions.0.proj_in.weight".to_owned(),
+        vec![1280, 1280, 1, 1],
+    );
+    let path = dir
+        .path()
+        .join("unet/diffusion_pytorch_model.fp16.safetensors");
     safetensors_file(&path, &unet);
     let (refused, asked) = measured(|| folder.load_unet(&|_| false, &Device::Cpu).map(drop));
     let Err(ModelError::Keys(report)) = refused else {

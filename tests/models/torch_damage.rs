@@ -177,7 +177,10 @@ fn a_damaged_description_is_refused_in_words() {
         ),
         (
             "too many instructions",
-            Pickle::start().raw(b"]".repeat(2)).raw(b"Na".repeat(1 << 19)).end(),
+            Pickle::start()
+                .raw(b"]".repeat(2))
+                .raw(b"Na".repeat(1 << 19))
+                .end(),
             "more than 1048576 instructions",
         ),
         // Values that take many times the room of their instructions.

@@ -184,7 +184,10 @@ pub fn write_archive(
             put64(&mut directory, &[length, length, start]);
         }
     }
-    let (at, size) = (usize::try_from(out.stream_position()?).unwrap(), directory.len());
+    let (at, size) = (
+        usize::try_from(out.stream_position()?).unwrap(),
+        directory.len(),
+    );
     let mut end = directory;
     end.extend(b"PK\x06\x06");
     put64(&mut end, &[44]);

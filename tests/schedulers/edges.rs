@@ -61,7 +61,15 @@ fn files_of_other_schedulers_are_read_as_diffusers_reads_them() {
         }
         classes.push(config.class_name);
     }
-    for class in ["PNDM", "DDIM", "DDPM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep", "DEISMultistep"] {
+    for class in [
+        "PNDM",
+        "DDIM",
+        "DDPM",
+        "EulerDiscrete",
+        "DPMSolverMultistep",
+        "UniPCMultistep",
+        "DEISMultistep",
+    ] {
         assert!(classes.contains(&format!("{class}Scheduler")), "{class}");
     }
 }
@@ -124,7 +132,9 @@ fn a_schedule_without_signal_at_its_end_is_trained_by_velocity_only() {
     );
     // Without its last level, or with a network that tells the velocity, there is something to learn everywhere.
     rescaled.check_training(999).unwrap();
-    SchedulerConfig::stable_diffusion().check_training(1000).unwrap();
+    SchedulerConfig::stable_diffusion()
+        .check_training(1000)
+        .unwrap();
     let velocity = SchedulerConfig {
         prediction_type: PredictionType::Velocity,
         ..rescaled
@@ -133,7 +143,9 @@ fn a_schedule_without_signal_at_its_end_is_trained_by_velocity_only() {
     // At the last level the sample is noise alone: the clean one is minus the velocity.
     let schedule = NoiseSchedule::new(&velocity);
     assert_eq!(schedule.alphas_cumprod[999], 0.0);
-    let clean = schedule.predict_x0(&number(0.9), &number(-0.25), &[999]).unwrap();
+    let clean = schedule
+        .predict_x0(&number(0.9), &number(-0.25), &[999])
+        .unwrap();
     assert_eq!(value(&clean), 0.25);
     let inversion = ReferenceInversion::new(&velocity, 10).unwrap();
     assert_eq!(inversion.timesteps().last(), Some(&999));

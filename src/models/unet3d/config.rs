@@ -246,7 +246,9 @@ impl ConfigFile {
         if let Some((h, w)) = self.sides()
             && !(usable.contains(&h) && usable.contains(&w))
         {
-            return Err(format!("sample_size is {h} by {w}, expected 1 to {MAX_SIDE}"));
+            return Err(format!(
+                "sample_size is {h} by {w}, expected 1 to {MAX_SIDE}"
+            ));
         }
         let positive = |x: f64| x.is_finite() && x > 0.0;
         if !positive(self.norm_eps)
