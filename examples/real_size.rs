@@ -17,7 +17,7 @@ use spectral_motion::methods::{Method, Precision, Tuned};
 use spectral_motion::models::{UNet3DConditionModel, UNet3DConfig, Weights};
 use spectral_motion::nn::{NoiseStream, Purpose, no_grad};
 use spectral_motion::schedulers::{NoiseSchedule, SchedulerConfig};
-use spectral_motion::train::{Checkpointing, Trainer, TransferConfig};
+use spectral_motion::train::{Checkpointing, Item, Trainer, TransferConfig};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -125,7 +125,7 @@ fn measure(pass: Pass, options: &Options) -> Outcome<()> {
         ..TransferConfig::default()
     };
     let schedule = NoiseSchedule::new(&SchedulerConfig::from_json(SCHEDULER)?);
-    let mut trainer = Trainer::new(&config, tuned, schedule, &clip, &text)?;
+    let mut trainer = Trainer::new(&config, tuned, schedule, vec![Item::new(&clip, &text)])?;
     let stats = trainer.step()?;
     let numbers = (stats.total, stats.grad_norm);
     row(pass, options, (&network, started), Some(numbers));

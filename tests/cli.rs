@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{micro_model, moving_square};
+use crate::models::torch_writer::{Pickle, checkpoint};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -418,17 +419,22 @@ fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
 
     // A hostile .bin in place of the weights, a download that broke off, a note of Git LFS.
     let whole = fs::read(&weights).unwrap();
+    fs::remove_file(&weights).unwrap();
     let torch = unet.join("diffusion_pytorch_model.bin");
-    fs::rename(&weights, &torch).unwrap();
+    let touched = place.path().join("touched");
+    let call = Pickle::start().global("os", "system").raw("(");
+    let call = call
+        .text(&format!("touch '{}'", touched.display()))
+        .raw("tR")
+        .end();
+    fs::write(&torch, checkpoint(call, &[])).unwrap();
+    let never = "it asks for code this program never runs (os.system)";
     fails(
         sample(&model),
         4,
-        &[
-            "diffusion_pytorch_model.bin",
-            "no zip archive",
-            "Get the model again",
-        ],
+        &["diffusion_pytorch_model.bin", never, "Get the model again"],
     );
+    assert!(!touched.exists());
     fs::remove_file(&torch).unwrap();
     fails(
         sample(&model),

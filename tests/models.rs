@@ -11,7 +11,7 @@ mod sampling;
 mod tokenizer;
 mod torch_damage;
 mod torch_files;
-mod torch_writer;
+pub mod torch_writer;
 
 use std::collections::BTreeMap;
 use std::fs;

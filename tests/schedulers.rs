@@ -150,9 +150,9 @@ struct Case {
     config: SchedulerConfig,
     ddim: Walk,
     inverse: Option<Walk>,
-    /// DPM-Solver++ of the same file, and with `sigma_min` and a bounded λ; files made before have neither.
-    dpm: Option<Walk>,
-    dpm_bounded: Option<Walk>,
+    /// DPM-Solver++ of the same file, and with `sigma_min` and a bounded λ.
+    dpm: Walk,
+    dpm_bounded: Walk,
 }
 
 #[derive(Deserialize)]
@@ -185,12 +185,8 @@ fn every_configuration_walks_as_diffusers_does() {
     } in cases
     {
         let name = format!("{config:?}");
-        if let Some(expected) = dpm {
-            walks_as_dpm(&config, &expected);
-        }
-        if let Some(expected) = dpm_bounded {
-            walks_as_dpm(&dpm_solver::bounded(&config), &expected);
-        }
+        walks_as_dpm(&config, &dpm);
+        walks_as_dpm(&dpm_solver::bounded(&config), &dpm_bounded);
         let ddim = Ddim::new(&config, expected.steps).unwrap();
         assert_eq!(ddim.timesteps(), expected.timesteps, "{name}");
         let mut x = number(1.0);

@@ -13,6 +13,8 @@ pub(super) const INDEX: &str = "model_index.json";
 const CACHED: &str = "models--";
 /// Where such a folder keeps the model's versions, one folder each.
 const SNAPSHOTS: &str = "snapshots";
+/// The network in ModelScope's own layout.
+const ORIGINAL_WEIGHTS: &str = "text2video_pytorch_model.pth";
 /// The longest name of a version; they are hashes of 40 letters.
 const MAX_REVISION: usize = 100;
 
@@ -44,6 +46,8 @@ pub enum Mistake {
     },
     /// A run of this program.
     Run,
+    /// ModelScope's own layout, from before diffusers had such models.
+    OriginalLayout,
     /// Hugging Face's folder of one model, without a version that could be taken.
     NoSnapshot {
         /// How many versions there are to choose from.
@@ -87,6 +91,7 @@ impl fmt::Display for Mistake {
                 models.join(", ")
             ),
             Self::Run => f.write_str("is a run of this program, not a model"),
+            Self::OriginalLayout => f.write_str("is a model in ModelScope's own layout, not in diffusers'"),
             Self::NoSnapshot { versions: 0 } => f.write_str(
                 "is a folder of Hugging Face's cache that holds no complete version of its model",
             ),
@@ -128,6 +133,9 @@ impl Mistake {
             Self::Around { .. } => "Name one of them.",
             Self::Run => {
                 "Sample from it with `sample RUN`; --model takes the folder of a text-to-video model."
+            }
+            Self::OriginalLayout => {
+                "Get the same model in diffusers layout: ali-vilab/text-to-video-ms-1.7b or cerspense/zeroscope_v2_576w on the Hugging Face hub."
             }
             Self::NoSnapshot { versions: 0 } => {
                 "Download the model again and let it finish."
@@ -181,6 +189,9 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
     }
     if path.join("run.toml").is_file() {
         return mistaken(Mistake::Run);
+    }
+    if path.join(ORIGINAL_WEIGHTS).is_file() {
+        return mistaken(Mistake::OriginalLayout);
     }
     if let Some(class) = part_class(path) {
         let model = std::path::absolute(path)

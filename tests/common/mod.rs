@@ -1,6 +1,7 @@
 //! Helpers shared by the test modules.
 
-pub mod heap;
+pub mod allocation;
+pub mod damage;
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@ use spectral_motion::models::{ModelFolder, builtin};
 
 use super::torch_writer::checkpoint_of;
 use super::{micro_copy, micro_tensors};
-use crate::common::heap::measured;
+use crate::common::allocation::measured;
 
 /// The built-in model is stored in half precision and loaded in single: its 2.7 million weights take 10.8 MB.
 #[test]

@@ -315,6 +315,25 @@ fn a_run_and_a_folder_around_models_are_told_apart() {
 }
 
 #[test]
+fn modelscopes_own_layout_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in [
+        "configuration.json",
+        "VQGAN_autoencoder.pth",
+        "open_clip_pytorch_model.bin",
+        "text2video_pytorch_model.pth",
+    ] {
+        fs::write(dir.path().join(file), b"weights").unwrap();
+    }
+    let (what, message) = mistake(dir.path());
+    assert_eq!(what, Mistake::OriginalLayout);
+    assert!(
+        message.contains("Get the same model in diffusers layout"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_looks_like_a_model_is_meant_as_one() {
     let copy = micro_copy();
     for meant in ["", "unet", "unet/diffusion_pytorch_model.safetensors"] {

@@ -12,7 +12,7 @@ use spectral_motion::schedulers::{Ddim, DpmSolver, PredictionType, SchedulerConf
 
 use super::micro;
 use super::torch_writer::{Content, Pickle, Style, write_archive};
-use crate::common::heap::measured;
+use crate::common::allocation::measured;
 
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 

@@ -76,6 +76,38 @@ fn padding_is_looked_up_in_order() {
     );
 }
 
+/// The ids are those of `CLIPTokenizer` (transformers 5.23) with the same four files. What pads is a token of its own
+/// wherever it stands, so that an exclamation mark in a prompt is no word's end.
+#[test]
+fn the_padding_of_stable_diffusion_2_is_a_token_inside_a_prompt_too() {
+    let dir = copy(&["vocab.json", "merges.txt"]);
+    let file = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let end = r#"{"content": "<|endoftext|>", "lstrip": false, "normalized": true, "rstrip": false, "single_word": false}"#;
+    let start = end.replace("endof", "startof");
+    file(
+        "special_tokens_map.json",
+        &format!(
+            r#"{{"bos_token": {start}, "eos_token": {end}, "pad_token": "!", "unk_token": {end}}}"#
+        ),
+    );
+    file(
+        "tokenizer_config.json",
+        r#"{"model_max_length": 77, "pad_token": "<|endoftext|>", "tokenizer_class": "CLIPTokenizer"}"#,
+    );
+    for (prompt, expected) in [
+        ("", &[526, 527][..]),
+        ("A bear, running!", &[526, 353, 516, 300, 525, 33, 527]),
+        ("stop!go", &[526, 115, 116, 111, 368, 33, 103, 367, 527]),
+        ("wow!!! car", &[526, 119, 111, 375, 33, 33, 33, 513, 527]),
+        ("! car", &[526, 33, 513, 527]),
+        ("Car ! car", &[526, 513, 33, 513, 527]),
+    ] {
+        let mut padded = expected.to_vec();
+        padded.resize(77, 33);
+        assert_eq!(ids(dir.path(), prompt), padded, "{prompt:?}");
+    }
+}
+
 #[test]
 fn prompts_are_cut_and_filled_to_the_models_length() {
     let dir = copy(&["vocab.json", "merges.txt"]);

@@ -5,13 +5,20 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::hint::black_box;
 
 struct Counting;
 
 thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
     // Constant and without a destructor: reading them asks for no memory itself.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn note_one(bytes: usize) {
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
+    note(isize::try_from(bytes).unwrap_or(isize::MAX));
 }
 
 fn note(bytes: isize) {
@@ -30,13 +37,13 @@ fn size(layout: Layout) -> isize {
 // SAFETY: every call goes to the system's allocator as it came; the counters ask for no memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(size(layout));
+        note_one(layout.size());
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(size(layout));
+        note_one(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -49,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // As if both were there for a moment, which they may be.
-        note(isize::try_from(new_size).unwrap_or(isize::MAX));
+        note_one(new_size);
         note(-size(layout));
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, new_size) }
@@ -58,6 +65,13 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static HEAP: Counting = Counting;
+
+/// Does some work and gives, beside its result, the bytes of the largest single allocation that this thread made for it.
+pub fn largest<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    LARGEST.set(0);
+    let done = work();
+    (done, LARGEST.get())
+}
 
 /// Bytes a piece of code asked for.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +100,22 @@ pub fn measured<T>(work: impl FnOnce() -> T) -> (T, Asked) {
 #[test]
 fn the_count_sees_what_is_asked_for() {
     let (kept, asked) = measured(|| {
-        drop(vec![0u8; 3 << 20]);
-        vec![1u8; 1 << 20]
+        drop(black_box(vec![0u8; 3 << 20]));
+        black_box(vec![1u8; 1 << 20])
     });
     assert_eq!((asked.peak, asked.kept), (3 << 20, kept.len()));
+    let (_, largest) = largest(|| {
+        drop(black_box((vec![0u8; 1 << 20], vec![0u8; 2 << 20])));
+    });
+    assert_eq!(largest, 2 << 20);
     let (_, other) = measured(|| {
-        std::thread::scope(|scope| scope.spawn(|| vec![0u8; 1 << 20]).join().unwrap().len())
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| black_box(vec![0u8; 1 << 20]))
+                .join()
+                .unwrap()
+                .len()
+        })
     });
     assert!(
         other.peak < 1 << 20,
