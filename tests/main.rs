@@ -17,6 +17,7 @@
 mod architecture;
 mod cli;
 mod common;
+mod durability;
 mod gradients;
 #[cfg(feature = "gui")]
 mod gui;

@@ -51,7 +51,7 @@ enum Command {
     Transfer(transfer::TransferArgs),
     /// Learn a clip's motion and keep the weights
     Train(train::TrainArgs),
-    /// Go on with a run that was stopped
+    /// Go on with a run that was stopped, or train one further
     Resume(resume::ResumeArgs),
     /// Make a film from a finished run, or from a model as it is
     Sample(sample::SampleArgs),

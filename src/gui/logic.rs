@@ -13,7 +13,7 @@ use super::notices::Action;
 use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
-use crate::job;
+use crate::job::{self, Until};
 use crate::report::{Area, Report};
 
 /// Scales of the interface.
@@ -200,14 +200,26 @@ impl App {
                     );
                 }
             }
-            Ok(Opened::Run(path, record)) => {
+            Ok(Opened::Run {
+                path,
+                record,
+                finished,
+            }) => {
                 self.document.subject.clone_from(&record.subject);
                 if let Some(prompt) = &record.prompt {
                     self.document.prompt.clone_from(prompt);
                 }
+                let steps = record.settings.steps;
                 self.document.settings = record.settings;
-                let text = format!("The settings of the run with {} are set.", record.clip.name);
-                self.notices.say(text, Some(Action::Resume(path)));
+                let mut text =
+                    format!("The settings of the run with {} are set.", record.clip.name);
+                let action = if finished {
+                    text = format!("{text} It is finished, with {steps} steps.");
+                    Action::Further(path, steps)
+                } else {
+                    Action::Resume(path)
+                };
+                self.notices.say(text, Some(action));
             }
             Ok(Opened::Model(path)) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -305,7 +317,8 @@ impl App {
                     self.use_recipe(*recipe);
                 }
             }
-            Action::Resume(path) => self.resume(path),
+            Action::Resume(path) => self.resume(path, Until::Planned),
+            Action::Further(path, steps) => self.dialog = Some(Dialog::further(path, steps)),
             Action::Restore(path) => self.open_path(&path),
             Action::LoopShort => self.document.settings.loop_short = true,
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),

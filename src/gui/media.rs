@@ -42,7 +42,14 @@ pub enum Opened {
     /// A film, a GIF, pictures.
     Clip(Box<Loaded>),
     /// A run folder.
-    Run(PathBuf, Box<RunRecord<TransferConfig>>),
+    Run {
+        /// Where it is.
+        path: PathBuf,
+        /// What it says.
+        record: Box<RunRecord<TransferConfig>>,
+        /// Whether it has its final weights.
+        finished: bool,
+    },
     /// A folder with a model in diffusers' layout.
     Model(PathBuf),
     /// A project file.
@@ -77,8 +84,13 @@ pub struct Cut {
 /// A report in the user's words.
 pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     if RunFolder::is_run(path) {
-        let record = RunFolder::look(path).map_err(|error| report(error.into()))?;
-        return Ok(Opened::Run(path.to_owned(), Box::new(record)));
+        let record: RunRecord<TransferConfig> =
+            RunFolder::look(path).map_err(|error| report(error.into()))?;
+        return Ok(Opened::Run {
+            path: path.to_owned(),
+            finished: RunFolder::is_finished(path, record.settings.steps),
+            record: Box::new(record),
+        });
     }
     if path.join("model_index.json").is_file() {
         // Read now, so that what is wrong with it is told before it takes the place of one that works.

@@ -26,6 +26,8 @@ pub enum Action {
     UseRecipe,
     /// Goes on with a run.
     Resume(PathBuf),
+    /// Asks how many steps more than these a finished run shall be trained.
+    Further(PathBuf, u32),
     /// Opens what was open when the program ended unexpectedly.
     Restore(PathBuf),
     /// Runs short clips forth and back.
@@ -40,6 +42,7 @@ impl Action {
             Self::ShowProblems => "Details",
             Self::UseRecipe => "Use its settings",
             Self::Resume(_) => "Resume",
+            Self::Further(..) => "Train further…",
             Self::Restore(_) => "Restore",
             Self::LoopShort => "Loop it",
             Self::ShowFile(_) => "Show folder",

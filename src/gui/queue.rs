@@ -13,7 +13,7 @@ use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
     self, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest, ResumeRequest,
-    TrainRequest, Waker,
+    TrainRequest, Until, Waker,
 };
 use crate::project::{LiveSettings, RunFolder, free_name};
 use crate::report::{Area, Report};
@@ -124,8 +124,8 @@ impl App {
         }
     }
 
-    /// Goes on with a run of an earlier day.
-    pub(super) fn resume(&mut self, run: PathBuf) {
+    /// Goes on with a run of an earlier day, or trains a finished one further.
+    pub(super) fn resume(&mut self, run: PathBuf, until: Until) {
         self.queue.unfinished.retain(|known| *known != run);
         let name = run
             .file_name()
@@ -140,7 +140,7 @@ impl App {
                 scale_to: None,
             },
             run,
-            steps: None,
+            until,
             prompt: None,
             device: DeviceChoice::Auto,
         };

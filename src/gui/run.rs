@@ -172,7 +172,8 @@ pub struct Run {
     pub outcome: Option<Outcome>,
     /// Whether a stop was asked for.
     pub stopping: bool,
-    /// The settings the job has.
+    /// What the panel said when the run began, then what was sent: only what is moved after that is sent. A run that
+    /// waited, or one of an earlier day, has settings of its own.
     live: Option<LiveSettings>,
     live_sent_at: f64,
     pace: Pace,
@@ -239,9 +240,10 @@ impl Run {
 
     /// Sends what the panel has changed. While a slider is dragged, a few times a second.
     pub fn sync_live(&mut self, wanted: &LiveSettings, now_secs: f64) {
-        let Some(live) = self.live.filter(|_| self.is_going()) else {
+        if !self.is_going() {
             return;
-        };
+        }
+        let live = *self.live.get_or_insert(*wanted);
         if live == *wanted || now_secs - self.live_sent_at < LIVE_SECS {
             return;
         }
@@ -292,10 +294,7 @@ impl Run {
 
     fn hear(&mut self, ctx: &egui::Context, event: Event, now_secs: f64, said: &mut Vec<Said>) {
         match event {
-            Event::Started { config } => {
-                self.steps = config.steps;
-                self.live = Some(config.live());
-            }
+            Event::Started { config } => self.steps = config.steps,
             Event::RunFolder { path } => {
                 said.push(Said::Note(format!(
                     "The run is kept in {}.",

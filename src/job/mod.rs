@@ -4,6 +4,7 @@
 //! through a [`Latest`] slot. A panic is caught at the top of the thread, and [`Event::Finished`] is always the last event.
 
 mod cancel;
+mod changes;
 mod context;
 mod export;
 mod fitting;
@@ -36,7 +37,7 @@ pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use problem::Halt;
 pub use request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
-    TrainRequest, set_threads,
+    TrainRequest, Until, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 

@@ -1,13 +1,17 @@
 //! The run: how far it is, what it painted on the way, what its numbers say.
 
+use std::path::Path;
+
 use eframe::egui::{self, Rect, Sense, pos2, vec2};
 
 use super::plots;
 use crate::gui::app::App;
 use crate::gui::command::Command;
+use crate::gui::dialogs::Dialog;
 use crate::gui::player::length;
 use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
+use crate::job::Outcome;
 
 /// Height of the axis below the samples, in points.
 const AXIS_HEIGHT: f32 = 18.0;
@@ -184,8 +188,19 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
             .color(theme::weak(ui)),
     );
     let going = run.is_going();
+    let finished = run
+        .folder
+        .as_ref()
+        .filter(|_| run.outcome == Some(Outcome::Completed))
+        .and_then(|folder| Some((folder.clone(), steps_of(app, folder)?)));
     let waiting = app.queue.waiting.len();
     ui.horizontal(|ui| {
+        if let Some((folder, steps)) = finished {
+            let hover = "More steps for this run, from its last checkpoint on.";
+            if ui.button("Train further…").on_hover_text(hover).clicked() {
+                app.dialog = Some(Dialog::further(folder, steps));
+            }
+        }
         if !going {
             return;
         }
@@ -214,6 +229,18 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
             }
         });
     }
+}
+
+/// Training steps of a finished run, which may have been trained further since; none while it is.
+fn steps_of(app: &App, folder: &Path) -> Option<u32> {
+    let lives = || {
+        let runs = app.queue.runs.iter();
+        runs.filter(|run| run.folder.as_deref() == Some(folder))
+    };
+    if lives().any(Run::is_going) {
+        return None;
+    }
+    lives().map(|run| run.steps).max()
 }
 
 fn pace_text(run: &Run) -> String {
