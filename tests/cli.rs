@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{micro_model, moving_square};
+use crate::common::{errors, fails, micro_model, moving_square};
 use crate::models::torch_writer::{Pickle, checkpoint};
 
 struct Place {
@@ -60,23 +60,8 @@ impl Place {
     }
 }
 
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn fails(mut command: Command, code: i32, says: &[&str]) {
-    let output = command.output().unwrap();
-    let text = errors(&output);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for words in says {
-        assert!(text.contains(words), "says {words:?}: {text}");
-    }
-    assert!(!text.contains("panicked"), "{text}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use spectral_motion::job::{
     self, DeviceChoice, Event, Outcome, Request, ResultRequest, ResumeRequest, SampleRequest,
-    SamplingChanges, TrainRequest, WeightsAbout,
+    SamplingChanges, TrainRequest, Until, WeightsAbout,
 };
 use spectral_motion::methods::{Method, Saved, Shapes};
 use spectral_motion::models::{ModelError, ModelFolder};
@@ -238,7 +238,7 @@ fn a_resumed_run_of_several_clips_is_the_uninterrupted_one_bit_for_bit() {
         let result = stopped.sample(stopped.run(), "unused").result;
         completes(Request::Resume(Box::new(ResumeRequest {
             run: stopped.run(),
-            steps: Some(5),
+            until: Until::Steps(5),
             prompt: None,
             result,
             device: DeviceChoice::Cpu,

@@ -125,6 +125,65 @@ fn from_a_dropped_clip_to_a_film() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
+/// A run of an earlier day keeps its own settings, whatever the panel says, and can be trained further.
+#[test]
+fn a_finished_run_is_trained_further() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let clip = moving_square(studio.folder.path(), 4);
+    let run = studio.path("finished");
+    let request = job::TrainRequest {
+        clip,
+        subject: "a red square".to_owned(),
+        more_clips: Vec::new(),
+        model: Some(micro_model()),
+        device: job::DeviceChoice::Cpu,
+        config: TransferConfig {
+            steps: 2,
+            lambda_g: 0.25,
+            ..steps_without_end()
+        },
+        run: Some(run.clone()),
+        result: None,
+    };
+    let trained = job::spawn(job::Request::Train(Box::new(request)), Arc::new(|| {}));
+    trained.unwrap().wait();
+    studio.drop_file(run.clone());
+    studio.step_until("run of an earlier day", |app| {
+        app.queue().current().is_some_and(|run| run.steps == 2)
+    });
+    // The panel goes on to other things.
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::Slider, "λg global")
+        .set_value_accesskit(0.75);
+    studio.harness.run_steps(3);
+    assert!((studio.app().document().settings.lambda_g - 0.75).abs() < 1e-9);
+    studio.click("Train further…");
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::SpinButton, "Steps more")
+        .set_value_accesskit(3.0);
+    studio.harness.run_steps(3);
+    studio.click("Train further");
+    studio.step_until("end of the longer run", |app| {
+        app.queue().current().is_some_and(|run| !run.is_going())
+    });
+    assert_eq!(studio.run().outcome, Some(Outcome::Completed));
+    assert_eq!((studio.run().step(), studio.run().steps), (5, 5));
+    let record = RunFolder::look::<TransferConfig>(&run).unwrap();
+    assert_eq!(record.settings.steps, 5);
+    assert!((record.settings.lambda_g - 0.25).abs() < 1e-9);
+    assert!(record.changes.is_empty(), "the run kept its own settings");
+    // Its pane offers the same again; a toast may lie over it for a moment.
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::Button, "Train further…")
+        .click_accesskit();
+    studio.harness.run_steps(3);
+    studio.harness.get_by_label_contains("has its 5 steps");
+}
+
 #[test]
 fn clips_of_one_motion_are_learned_together() {
     let mut studio = Studio::new();

@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use spectral_motion::job::{
     self, Command, Commander, DeviceChoice, Event, JobHandle, Outcome, Request, ResultRequest,
-    ResumeRequest, SampleRequest, SamplingChanges, Setting, Stage, StopReason, TrainRequest, Waker,
+    ResumeRequest, SampleRequest, SamplingChanges, Setting, Stage, StopReason, TrainRequest, Until,
+    Waker,
 };
 use spectral_motion::methods::Method;
 use spectral_motion::project::{Checkpoint, RunFolder, TensorFile};
@@ -67,10 +68,10 @@ impl Place {
         }
     }
 
-    fn resume(&self, steps: Option<u32>) -> Request {
+    fn resume(&self, until: Until) -> Request {
         Request::Resume(Box::new(ResumeRequest {
             run: self.run(),
-            steps,
+            until,
             prompt: None,
             result: self.film("resumed.gif"),
             device: DeviceChoice::Cpu,
@@ -453,46 +454,111 @@ fn a_stop_is_obeyed_within_one_training_step_and_leaves_a_checkpoint() {
     assert_eq!(last_checkpoint(&place.run()).state.step, saved);
 }
 
+/// Runs a request and gives it commands right after its `at`-th event (from 0), on the job's own thread: nothing is done
+/// between the event and the commands.
+fn commanded_after(request: Request, at: usize, commands: &'static [Command]) -> Vec<Event> {
+    let commander = Arc::new(OnceLock::<Commander>::new());
+    let (told, inside) = (AtomicUsize::new(0), Arc::clone(&commander));
+    let waker: Waker = Arc::new(move || {
+        if told.fetch_add(1, Ordering::SeqCst) == at {
+            for command in commands {
+                inside.wait().send(command.clone()).unwrap();
+            }
+        }
+    });
+    let handle = job::spawn(request, waker).unwrap();
+    assert!(commander.set(handle.commander()).is_ok());
+    handle.wait()
+}
+
+/// A stop while the clip is inverted, the film denoised, decoded, written: not one further step of any of them.
 #[test]
-fn a_stop_is_obeyed_within_one_denoising_step() {
+fn a_stop_is_obeyed_within_one_step_of_every_stage() {
     let place = Place::new();
+    // Four frames are decoded at once: six are more than one step.
+    moving_square(place.folder.path(), 6);
     let settings = TransferConfig {
-        sampling_steps: Some(900),
-        start: Start::Noise,
+        frames: Some(6),
+        sampling_steps: Some(4),
+        checkpoint_every: 0,
         ..config(1)
     };
-    let request = TrainRequest {
-        result: Some(place.film("film.gif")),
-        ..place.request(settings)
+    let request = |film: &str, run: &str| {
+        Request::Train(Box::new(TrainRequest {
+            run: Some(place.folder.path().join(run)),
+            result: Some(place.film(film)),
+            ..place.request(settings.clone())
+        }))
     };
-    let (handle, stopper) = StopFromInside::start(request);
-    until(&handle, |event| {
-        matches!(
-            event,
-            Event::Progress {
-                stage: Stage::Sampling,
-                ..
-            }
-        )
+    let whole = done(request("whole.gif", "whole"));
+    assert_eq!(outcome(&whole), &Outcome::Completed);
+    for wanted in [
+        Stage::Inverting,
+        Stage::Sampling,
+        Stage::Decoding,
+        Stage::Exporting,
+    ] {
+        let at = first_step_of(&whole, wanted);
+        let name = format!("{wanted:?}.gif");
+        let events = commanded_after(request(&name, &format!("{wanted:?}")), at, &[Command::Stop]);
+        assert_eq!(events.len(), at + 2, "{wanted:?}: {:#?}", &events[at..]);
+        let asked = StopReason::Asked;
+        assert_eq!(outcome(&events), &Outcome::Cancelled { reason: asked });
+        assert!(!place.folder.path().join(&name).exists(), "no half film");
+        let run = place.folder.path().join(format!("{wanted:?}"));
+        assert!(run.join("final/weights.safetensors").is_file());
+    }
+}
+
+/// The same while a preview is made in the middle of a training, which then still saves its last step.
+#[test]
+fn a_stop_is_obeyed_within_one_step_of_every_stage_of_a_preview() {
+    let place = Place::new();
+    moving_square(place.folder.path(), 6);
+    let request = |run: &str| {
+        Request::Train(Box::new(TrainRequest {
+            run: Some(place.folder.path().join(run)),
+            ..place.request(TransferConfig {
+                frames: Some(6),
+                sampling_steps: Some(4),
+                checkpoint_every: 0,
+                preview_every: 2,
+                ..config(3)
+            })
+        }))
+    };
+    let whole = done(request("whole"));
+    assert_eq!(outcome(&whole), &Outcome::Completed);
+    for wanted in [Stage::Inverting, Stage::Sampling, Stage::Decoding] {
+        let at = first_step_of(&whole, wanted);
+        let events = commanded_after(request(&format!("{wanted:?}")), at, &[Command::Stop]);
+        let after = &events[at + 1..];
+        // Back in the training: no step of it either.
+        assert!(
+            matches!(
+                after,
+                [
+                    Event::Stage {
+                        stage: Stage::Training,
+                        ..
+                    },
+                    Event::CheckpointSaved { step: 2, .. },
+                    Event::Finished(Outcome::Cancelled { .. })
+                ]
+            ),
+            "{wanted:?}: {after:#?}"
+        );
+        let samples = place.folder.path().join(format!("{wanted:?}/samples"));
+        assert_eq!(fs::read_dir(samples).unwrap().count(), 0, "no half preview");
+    }
+}
+
+/// The place of the first step of a stage that has further ones.
+fn first_step_of(events: &[Event], wanted: Stage) -> usize {
+    let found = events.iter().position(|event| {
+        matches!(event, Event::Progress { stage, done, total } if *stage == wanted && done < total)
     });
-    stopper.armed.store(true, Ordering::SeqCst);
-    let after = handle.wait();
-    assert_eq!(
-        outcome(&after),
-        &Outcome::Cancelled {
-            reason: StopReason::Asked
-        }
-    );
-    assert_eq!(
-        stopper.told_after.load(Ordering::SeqCst),
-        1,
-        "only `Finished`"
-    );
-    assert!(
-        !place.folder.path().join("film.gif").exists(),
-        "nothing half-made is left"
-    );
-    assert!(place.run().join("final/weights.safetensors").is_file());
+    found.unwrap_or_else(|| panic!("{wanted:?} has no steps: {events:#?}"))
 }
 
 #[test]
@@ -602,7 +668,7 @@ fn resumed_equals_uninterrupted(config: TransferConfig) {
     }
     // The clip is gone: a resume needs only the run.
     fs::remove_dir_all(&stopped.clip).unwrap();
-    let events = done(stopped.resume(None));
+    let events = done(stopped.resume(Until::Planned));
     assert_eq!(outcome(&events), &Outcome::Completed, "{events:#?}");
     let (a, b) = (
         last_checkpoint(&straight.run()),
@@ -623,14 +689,142 @@ fn more_steps_extend_a_finished_run() {
     start(long.request(config(4))).wait();
     let extended = Place::new();
     start(extended.request(config(2))).wait();
-    let events = done(extended.resume(Some(4)));
+    let events = done(extended.resume(Until::Steps(4)));
     assert_eq!(outcome(&events), &Outcome::Completed);
     assert_same_bits(
         &last_checkpoint(&long.run()).weights,
         &last_checkpoint(&extended.run()).weights,
     );
-    let events = done(extended.resume(Some(1)));
+    let events = done(extended.resume(Until::Steps(1)));
     assert_eq!(report_of(&events).area, Area::Request);
+}
+
+#[test]
+fn checkpoints_come_by_the_clock_too() {
+    let saved = |checkpoint_secs: f64| {
+        let place = Place::new();
+        let request = place.request(TransferConfig {
+            checkpoint_every: 0,
+            checkpoint_secs,
+            ..config(4)
+        });
+        let events = start(request).wait();
+        assert_eq!(outcome(&events), &Outcome::Completed);
+        let saved = events.iter().filter_map(|event| match event {
+            Event::CheckpointSaved { step, .. } => Some(*step),
+            _ => None,
+        });
+        saved.collect::<Vec<_>>()
+    };
+    // Any time at all is too long; the next one keeps its distance to what the first one cost.
+    assert_eq!(saved(1e-9)[0], 1);
+    assert_eq!(saved(1e6), [4], "only the last");
+    assert_eq!(saved(0.0), [4], "only the last");
+}
+
+/// What was changed on the way is part of the run: a resume from before the change comes to it again.
+#[test]
+fn a_change_after_the_last_checkpoint_is_made_again_by_a_resume() {
+    const CHANGES: &[Command] = &[
+        Command::Set {
+            setting: Setting::LearningRate,
+            value: 5e-3,
+        },
+        Command::Set {
+            setting: Setting::Delta,
+            value: 0.3,
+        },
+    ];
+    let dry = Place::new();
+    let events = start(dry.request(config(8))).wait();
+    let third_step = events
+        .iter()
+        .position(|event| matches!(event, Event::Step(stats) if stats.step == 3))
+        .unwrap();
+    let place = Place::new();
+    let request = place.request(TransferConfig {
+        keep_checkpoints: 100,
+        ..config(8)
+    });
+    let events = commanded_after(Request::Train(Box::new(request)), third_step, CHANGES);
+    assert_eq!(outcome(&events), &Outcome::Completed, "{events:#?}");
+    let changes = |events: &[Event]| -> Vec<Event> {
+        let changed = |event: &&Event| matches!(event, Event::Changed { .. });
+        events.iter().filter(changed).cloned().collect()
+    };
+    let changed = changes(&events);
+    assert_eq!(changed.len(), 2, "{events:#?}");
+    assert!(matches!(changed[0], Event::Changed { step: 3, .. }));
+    let weights = |place: &Place| fs::read(place.run().join("final/weights.safetensors")).unwrap();
+    let (whole, last) = (weights(&place), last_checkpoint(&place.run()));
+    assert!(whole != weights(&dry), "the changes matter");
+
+    // As a crash would leave it: nothing after the checkpoint before the changes.
+    fs::remove_file(place.run().join("final/weights.safetensors")).unwrap();
+    for folder in RunFolder::open(&place.run())
+        .unwrap()
+        .checkpoints()
+        .unwrap()
+        .iter()
+        .skip(1)
+    {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    let events = done(place.resume(Until::Planned));
+    assert_eq!(outcome(&events), &Outcome::Completed);
+    assert_eq!(changes(&events), changed);
+    assert!(weights(&place) == whole, "the same weights");
+    assert_eq!(last_checkpoint(&place.run()).state, last.state);
+}
+
+#[test]
+fn a_sample_of_a_run_being_extended_has_its_newest_weights() {
+    let place = Place::new();
+    start(place.request(config(2))).wait();
+    // Killed after the checkpoint of step 4, the weights of step 2 are still there.
+    let old = fs::read(place.run().join("final/weights.safetensors")).unwrap();
+    done(place.resume(Until::More(4)));
+    fs::write(place.run().join("final/weights.safetensors"), &old).unwrap();
+    fs::remove_dir_all(place.run().join("checkpoints/step-000006")).unwrap();
+    assert!(!RunFolder::is_finished(&place.run(), 6));
+    assert_eq!(RunFolder::unfinished(place.folder.path()), [place.run()]);
+    let request = SampleRequest {
+        source: place.run(),
+        weights: None,
+        result: place.film("film.gif"),
+        changes: SamplingChanges::default(),
+        device: DeviceChoice::Cpu,
+    };
+    let events = done(Request::Sample(Box::new(request)));
+    assert_eq!(outcome(&events), &Outcome::Completed);
+    let told = events
+        .iter()
+        .any(|event| matches!(event, Event::Note { text } if text.contains("step 4 are used")));
+    assert!(told, "{events:#?}");
+}
+
+#[test]
+fn a_damaged_cache_is_noticed() {
+    let place = Place::new();
+    start(place.request(config(1))).wait();
+    let path = place.run().join("cache/latents.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for at in [whole.len() - 1, whole.len() / 2] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x40;
+        fs::write(&path, &bytes).unwrap();
+        let events = done(place.resume(Until::More(1)));
+        let report = report_of(&events);
+        assert!(report.headline.contains("is damaged"), "{report}");
+        assert!(report.what_to_do.contains("Train the clip again"));
+    }
+    fs::write(&path, &whole).unwrap();
+    let record = RunFolder::look::<TransferConfig>(&place.run()).unwrap();
+    assert_eq!(record.settings.steps, 1, "a refused resume changes nothing");
+    assert_eq!(
+        outcome(&done(place.resume(Until::More(1)))),
+        &Outcome::Completed
+    );
 }
 
 #[test]
@@ -648,7 +842,7 @@ fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&weights, &bytes).unwrap();
-    let events = done(place.resume(None));
+    let events = done(place.resume(Until::Planned));
     assert_eq!(outcome(&events), &Outcome::Completed);
     let warned = events.iter().any(
         |event| matches!(event, Event::Warning(report) if report.headline.contains("step-000004")),
@@ -673,10 +867,18 @@ fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
         )
         .unwrap();
     }
-    let events = done(place.resume(None));
+    let events = done(place.resume(Until::Planned));
     let report = report_of(&events);
     assert!(report.headline.contains("is damaged"), "{report}");
-    assert!(!report.what_to_do.is_empty());
+    // What it advises works, and leads to the same weights.
+    assert!(report.what_to_do.contains("`checkpoints`"), "{report}");
+    let weights = || fs::read(place.run().join("final/weights.safetensors")).unwrap();
+    let before = weights();
+    fs::remove_dir_all(place.run().join("checkpoints")).unwrap();
+    let events = done(place.resume(Until::Planned));
+    assert_eq!(outcome(&events), &Outcome::Completed);
+    assert_eq!(steps(&events).len(), 4);
+    assert!(weights() == before);
 }
 
 #[test]
@@ -684,7 +886,7 @@ fn a_run_is_locked_while_a_job_works_in_it_and_never_overwritten() {
     let place = Place::new();
     let handle = start(place.request(config(100_000)));
     until(&handle, |event| matches!(event, Event::Step(_)));
-    let events = done(place.resume(None));
+    let events = done(place.resume(Until::Planned));
     let report = report_of(&events);
     assert_eq!(report.area, Area::Request);
     assert!(report.headline.contains("Another program"), "{report}");
@@ -827,7 +1029,7 @@ fn another_model_than_the_recorded_one_is_refused() {
     let mut text = text.into_bytes();
     text[at] = if text[at] == b'0' { b'1' } else { b'0' };
     fs::write(&path, text).unwrap();
-    let events = done(place.resume(Some(2)));
+    let events = done(place.resume(Until::Steps(2)));
     assert_eq!(report_of(&events).area, Area::Model);
 }
 

@@ -52,7 +52,7 @@ enum Command {
     Transfer(transfer::TransferArgs),
     /// Learn a clip's motion and keep the weights
     Train(train::TrainArgs),
-    /// Go on with a run that was stopped
+    /// Go on with a run that was stopped, or train one further
     Resume(resume::ResumeArgs),
     /// Make a film from a finished run, from a model as it is, or from a model with trained weights put on it
     Sample(sample::SampleArgs),

@@ -1,4 +1,4 @@
-//! `resume`: go on with a run that was stopped.
+//! `resume`: go on with a run that was stopped, or train one further.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::{OutputArgs, ResultArgs, words};
 use super::{Ending, watch};
-use crate::job::{DeviceChoice, Request, ResumeRequest};
+use crate::job::{DeviceChoice, Request, ResumeRequest, Until};
 use crate::report::Report;
 
 // The last of repeated flags wins; a minus sign is a number out of range, not an unknown flag.
@@ -18,6 +18,9 @@ pub(super) struct ResumeArgs {
     /// Train to this many steps instead of the run's own number
     #[arg(long)]
     steps: Option<u32>,
+    /// Train this many steps more than the run's own number
+    #[arg(long, value_name = "STEPS", conflicts_with = "steps")]
+    more: Option<u32>,
     /// What the result shall show [default: what the run was started with; a run without it only trains]
     #[arg(long, value_name = "WORDS")]
     prompt: Option<String>,
@@ -41,7 +44,11 @@ pub(super) fn run(args: &ResumeArgs) -> Result<Ending, Report> {
         .transpose()?;
     let request = ResumeRequest {
         run: args.run.clone(),
-        steps: args.steps,
+        until: match (args.steps, args.more) {
+            (Some(steps), _) => Until::Steps(steps),
+            (None, Some(more)) => Until::More(more),
+            (None, None) => Until::Planned,
+        },
         prompt: prompt.clone(),
         result: args.result.request(&prompt.unwrap_or_default()),
         device: args.device,

@@ -27,6 +27,15 @@ pub enum Dialog {
     },
     /// How to write the sample.
     Export(Box<ExportForm>),
+    /// How much further to train a finished run.
+    Further {
+        /// The run's folder.
+        run: PathBuf,
+        /// Training steps it has.
+        steps: u32,
+        /// Training steps to add.
+        more: u32,
+    },
     /// Everything the keyboard can do.
     Shortcuts,
     /// Everything that went wrong.
@@ -45,7 +54,20 @@ impl Dialog {
             path: String::new(),
         }
     }
+
+    /// The question that comes before a finished run of `steps` steps is trained further; at first as much again.
+    #[must_use]
+    pub fn further(run: PathBuf, steps: u32) -> Self {
+        Self::Further {
+            run,
+            steps,
+            more: steps.clamp(1, MORE_STEPS),
+        }
+    }
 }
+
+/// Most steps that a run is trained further at once.
+const MORE_STEPS: u32 = 100_000;
 
 /// What a chosen path is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +176,7 @@ impl App {
                 Dialog::Open { path } => self.open_ui(ui, path),
                 Dialog::Save { path } => self.save_ui(ui, path),
                 Dialog::Export(form) => self.export_ui(ui, form),
+                Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
                 Dialog::Shortcuts => shortcuts_ui(ui),
                 Dialog::Problems => {
                     ui.heading("Problems");
@@ -312,6 +335,32 @@ impl App {
             self.start_export(form.clone());
         }
         !export
+    }
+
+    fn further_ui(&mut self, ui: &mut egui::Ui, run: &Path, steps: u32, more: &mut u32) -> bool {
+        ui.heading("Train further");
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        ui.label(format!("The run \"{name}\" has its {steps} steps."));
+        ui.add_space(4.0);
+        ui.horizontal(|ui| {
+            let label = ui.label("Steps more");
+            let number = egui::DragValue::new(more).range(1..=MORE_STEPS);
+            ui.add(number).labelled_by(label.id).on_hover_text(
+                "The run goes on from its last checkpoint, as if it had been this long from the start.",
+            );
+        });
+        ui.add_space(8.0);
+        let mut go = false;
+        ui.horizontal(|ui| {
+            go = accent_button(ui, "Train further", true).clicked();
+            if ui.button("Cancel").clicked() {
+                ui.close();
+            }
+        });
+        if go {
+            self.resume(run.to_owned(), job::Until::More(*more));
+        }
+        !go
     }
 
     fn close_ui(&mut self, ui: &mut egui::Ui) -> bool {

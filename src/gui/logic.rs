@@ -13,7 +13,7 @@ use super::notices::Action;
 use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
-use crate::job;
+use crate::job::{self, Until};
 use crate::report::{Area, Report};
 
 /// Scales of the interface.
@@ -318,7 +318,7 @@ impl App {
                 }
             }
             Action::UseRun(path) => self.use_run(&path),
-            Action::Resume(path) => self.resume(path),
+            Action::Resume(path) => self.resume(path, Until::Planned),
             Action::Restore(path) => self.open_path(&path),
             Action::LoopShort => self.document.settings.loop_short = true,
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eframe::egui;
 
-use crate::job::{Preview, Setting};
+use crate::job::{Preview, Setting, Until};
 use crate::project::{Recipe, RunFolder, RunRecord};
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
@@ -52,8 +52,8 @@ pub struct PastSample {
 /// Runs that are read on a thread.
 #[derive(Default)]
 pub struct Reading {
-    /// One that was asked for, and whether to go on with it.
-    one: Option<(Task<Result<Past, Report>>, bool)>,
+    /// One that was asked for, and how far to go on with it.
+    one: Option<(Task<Result<Past, Report>>, Option<Until>)>,
     /// Those of a project.
     all: Option<Task<Vec<Past>>>,
 }
@@ -68,7 +68,7 @@ pub fn read(folder: &Path, stop: &AtomicBool) -> Result<Past, Report> {
     let record: RunRecord<TransferConfig> = RunFolder::look(&folder).map_err(told)?;
     let stats: Vec<StepStats> = RunFolder::look_metrics(&folder).map_err(told)?;
     Ok(Past {
-        is_finished: RunFolder::is_finished(&folder),
+        is_finished: RunFolder::is_finished(&folder, record.settings.steps),
         samples: samples(&folder, &record, stop),
         folder,
         record: Box::new(record),
@@ -202,7 +202,7 @@ impl Queue {
 
 impl App {
     /// Reads a run of an earlier day.
-    pub(super) fn read_run(&mut self, folder: PathBuf, resume: bool) {
+    pub(super) fn read_run(&mut self, folder: PathBuf, resume: Option<Until>) {
         let task = self.start("read run", move |stop| read(&folder, stop));
         self.queue.reading.one = task.map(|task| (task, resume));
     }
@@ -231,6 +231,7 @@ impl App {
         };
         let text = format!("The run \"{}\", {}.", run.title, run.status());
         let mut actions = vec![Action::UseRun(folder.clone())];
+        // A finished one can be trained further: the pane has a button for that.
         if !is_finished {
             actions.push(Action::Resume(folder));
         }
@@ -277,16 +278,16 @@ impl App {
             .and_then(|(task, resume)| Some((task.take()?, *resume)))
         {
             reading.one = None;
-            match read {
-                Ok(past) if resume => {
+            match (read, resume) {
+                (Ok(past), Some(until)) => {
                     let folder = past.folder.clone();
                     let place = self.queue.take_past(&self.ctx.clone(), past);
                     self.choose_run(place);
                     self.use_run(&folder);
-                    self.resume_known(folder);
+                    self.resume_known(folder, until);
                 }
-                Ok(past) => self.show_past(past),
-                Err(report) => self.notices.problem(report, None),
+                (Ok(past), None) => self.show_past(past),
+                (Err(report), _) => self.notices.problem(report, None),
             }
         }
         let Some(read) = self.queue.reading.all.as_ref().and_then(Task::take) else {

@@ -14,7 +14,7 @@ use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
     self, BUILTIN, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest,
-    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Waker, WeightsAbout,
+    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker, WeightsAbout,
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
@@ -156,20 +156,20 @@ impl App {
         }
     }
 
-    /// Goes on with a run. One of an earlier day is read first: its numbers and samples are worth seeing, and the panel
-    /// takes its settings, so that what is shown is what is trained.
-    pub(super) fn resume(&mut self, run: PathBuf) {
+    /// Goes on with a run, or trains a finished one further. One of an earlier day is read first: its numbers and samples are
+    /// worth seeing, and the panel takes its settings, so that what is shown is what is trained.
+    pub(super) fn resume(&mut self, run: PathBuf, until: Until) {
         self.queue.unfinished.retain(|known| *known != run);
         if self.queue.place_of(&run).is_some() {
             self.use_run(&run);
-            self.resume_known(run);
+            self.resume_known(run, until);
         } else {
-            self.read_run(run, true);
+            self.read_run(run, Some(until));
         }
     }
 
     /// Goes on with a run that is among those of the window.
-    pub(super) fn resume_known(&mut self, run: PathBuf) {
+    pub(super) fn resume_known(&mut self, run: PathBuf, until: Until) {
         let name = run
             .file_name()
             .unwrap_or_default()
@@ -183,7 +183,7 @@ impl App {
                 scale_to: None,
             },
             run,
-            steps: None,
+            until,
             prompt: None,
             device: DeviceChoice::Auto,
         };

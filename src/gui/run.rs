@@ -191,9 +191,8 @@ pub struct Run {
     asked: VecDeque<(String, u64)>,
     /// The run's own seed.
     seed: Option<u64>,
-    /// The settings the job was given.
-    given: Option<LiveSettings>,
-    /// The settings its training has; none before it begins, and none for a sample without a training.
+    /// What the panel said when the training began, then what was sent: only what is moved after that is sent. A run that
+    /// waited has settings of its own, and one of an earlier day those that it ended with.
     live: Option<LiveSettings>,
     live_sent_at: f64,
     pace: Pace,
@@ -233,7 +232,6 @@ impl Run {
             film: None,
             outcome: None,
             stopping: false,
-            given: None,
             went_on: false,
             is_sampling: false,
             asked: VecDeque::new(),
@@ -344,9 +342,10 @@ impl Run {
 
     /// Sends what the panel has changed. While a slider is dragged, a few times a second.
     pub fn sync_live(&mut self, wanted: &LiveSettings, now_secs: f64) {
-        let Some(live) = self.live.filter(|_| self.is_training()) else {
+        if !self.is_training() {
             return;
-        };
+        }
+        let live = *self.live.get_or_insert(*wanted);
         if live == *wanted || now_secs - self.live_sent_at < LIVE_SECS {
             return;
         }
@@ -404,7 +403,6 @@ impl Run {
             Event::Started { config } => {
                 self.steps = config.steps;
                 self.seed = Some(config.seed);
-                self.given = Some(config.live());
             }
             Event::RunFolder { path } => {
                 said.push(Said::Note(format!(
@@ -416,10 +414,6 @@ impl Run {
             }
             Event::Stage { stage, total } => {
                 self.stage = Some(stage);
-                if stage == Stage::Training {
-                    // A run that goes on has what it was told before; what the panel says now is sent as a change.
-                    self.live = self.live.or(self.given.take());
-                }
                 self.total = total.unwrap_or(0);
                 self.done = if stage == Stage::Training {
                     self.step()

@@ -199,10 +199,11 @@ fn read_reference(
     device: DeviceChoice,
 ) -> Result<Clip, Halt> {
     if RunFolder::is_run(path) {
-        let record: Record = RunFolder::look(path)?;
+        let run = RunFolder::open(path)?;
+        let record: Record = run.read_record()?;
         let fps = record.clip.fps;
         let folder = open_recorded_model(&record)?;
-        let mut session = Session::from_cache(folder, device.open()?, record, path)?;
+        let mut session = Session::from_cache(folder, device.open()?, record, &run)?;
         let decoded = decoded_clip(job, &mut session)?;
         return Ok(Clip::from_frames(decoded, fps, path.to_string_lossy()));
     }

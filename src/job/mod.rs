@@ -4,6 +4,7 @@
 //! through a [`Latest`] slot. A panic is caught at the top of the thread, and [`Event::Finished`] is always the last event.
 
 mod cancel;
+mod changes;
 mod clips;
 mod comparison;
 mod context;
@@ -42,7 +43,7 @@ pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
     DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest, SampleRequest,
-    SamplingChanges, SuiteRequest, TrainRequest, device_name, set_threads,
+    SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;

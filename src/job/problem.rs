@@ -1,5 +1,7 @@
 //! Errors of all rooms, told in the user's words, once.
 
+use std::io::ErrorKind;
+
 use crate::models::ModelError;
 use crate::project::ProjectError;
 use crate::report::{Area, Report};
@@ -82,6 +84,14 @@ impl From<ProjectError> for Halt {
                 Area::Request,
                 "Name the folder that a training made; it holds run.toml.",
             ),
+            ProjectError::NeverBegan { .. } => (
+                Area::Request,
+                "Nothing was learned yet and nothing is lost: train again with the same --run.",
+            ),
+            ProjectError::Vanished { .. } => (
+                Area::Run,
+                "Put the folder back where it was, then go on with `resume`; nothing was written in its place.",
+            ),
             ProjectError::Locked { .. } => (
                 Area::Request,
                 "Wait until the other program is done, or use another run folder.",
@@ -91,12 +101,22 @@ impl From<ProjectError> for Halt {
                 Area::Run,
                 "Restore the file from a backup, or train the clip again.",
             ),
-            ProjectError::Io { .. } => (
-                Area::Run,
-                "Check that the disk is there, writable, and has free space.",
-            ),
+            ProjectError::Io { source, .. } => (Area::Run, advice_on(source.kind())),
         };
         Self::Failed(told(area, &error).advise(advice))
+    }
+}
+
+/// What to do when the system refuses a file of a run.
+fn advice_on(refused: ErrorKind) -> &'static str {
+    match refused {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "Make room on that disk. A run that has begun then goes on with `resume`: its last checkpoint is whole."
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            "Use a folder where you may write, or copy the run to one."
+        }
+        _ => "Check that the disk is there, writable, and has free space.",
     }
 }
 

@@ -52,14 +52,44 @@ pub struct TrainRequest {
 pub struct ResumeRequest {
     /// The run folder.
     pub run: PathBuf,
-    /// Train to this many steps; none keeps the run's number.
-    pub steps: Option<u32>,
+    /// How far it trains.
+    pub until: Until,
     /// Other words for the result; none keeps the run's. Without either, the run only trains.
     pub prompt: Option<String>,
     /// Where the film goes; its prompt is not read.
     pub result: ResultRequest,
     /// What computes.
     pub device: DeviceChoice,
+}
+
+/// How far a run that goes on trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Until {
+    /// To the run's own number of steps.
+    #[default]
+    Planned,
+    /// To this many steps.
+    Steps(u32),
+    /// This many steps beyond the run's own number.
+    More(u32),
+}
+
+impl Until {
+    /// The number of steps, for a run whose own number is `planned`.
+    pub(super) fn steps(self, planned: u32) -> Result<u32, Halt> {
+        match self {
+            Self::Planned => Ok(planned),
+            Self::Steps(steps) => Ok(steps),
+            Self::More(more) => planned.checked_add(more).ok_or_else(|| {
+                Report::new(
+                    Area::Request,
+                    format!("{planned} and {more} steps are too many"),
+                )
+                .advise("Ask for fewer steps.")
+                .into()
+            }),
+        }
+    }
 }
 
 /// Sample from a run or a model.

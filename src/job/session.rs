@@ -1,7 +1,6 @@
 //! What the stages of one job share: the model folder, the clips' latents, the words' embeddings, the run's record.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -13,12 +12,10 @@ use super::saved::WeightsAbout;
 use crate::models::{AutoencoderKL, ModelFolder};
 use crate::nn;
 use crate::pipelines;
-use crate::project::{RunRecord, TensorFile, sha256_hex};
+use crate::project::{PlainTensor, RunFolder, RunRecord, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
 use crate::train::{Item, TransferConfig, plain_from_tensor, tensor_from_plain};
 use crate::video::{Clip, Frame};
-
-const CACHE: &str = "latents.safetensors";
 
 /// The record of a transfer run.
 pub(super) type Record = RunRecord<TransferConfig>;
@@ -38,8 +35,12 @@ pub(super) struct Session {
 
 /// What the cache file says about itself.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CacheHeader {
     texts: Vec<String>,
+    /// Of all of it: a changed number would train another motion, and nobody would know.
+    #[serde(default)]
+    sha256: Option<String>,
 }
 
 impl Session {
@@ -102,20 +103,26 @@ impl Session {
         folder: ModelFolder,
         device: Device,
         record: Record,
-        run: &Path,
+        run: &RunFolder,
     ) -> Result<Self, Halt> {
-        let path = run.join("cache").join(CACHE);
+        let path = run.latents();
         let file = TensorFile::read(&path)?;
         let damaged = |what: &str| {
             Report::new(Area::Run, format!("{} is damaged", path.display()))
-                .because(format!("It has no usable {what}."))
+                .because(what)
                 .advise("Train the clip again; a run cannot go on without its latents.")
         };
-        let header: CacheHeader =
-            serde_json::from_str(&file.about).map_err(|_| damaged("header"))?;
+        let header: CacheHeader = serde_json::from_str(&file.about)
+            .map_err(|_| damaged("It does not say what it holds."))?;
+        let found = contents_sha256(&header.texts, &file.tensors);
+        if header.sha256.is_some_and(|written| written != found) {
+            let what = "Its contents are not what was written (the checksum differs).";
+            return Err(damaged(what).into());
+        }
         let read = |name: &str| -> Result<Tensor, Halt> {
-            let plain = file.tensors.get(name).ok_or_else(|| damaged(name))?;
-            tensor_from_plain(plain, &device).map_err(|_| damaged(name).into())
+            let lacks = || damaged(&format!("It has no usable {name}."));
+            let plain = file.tensors.get(name).ok_or_else(lacks)?;
+            tensor_from_plain(plain, &device).map_err(|_| lacks().into())
         };
         let mut texts = BTreeMap::new();
         for (index, words) in header.texts.into_iter().enumerate() {
@@ -134,21 +141,26 @@ impl Session {
     }
 
     /// Writes latents and embeddings into the run, so that a resume needs neither clip nor encoders.
-    pub(super) fn write_cache(&self, run: &Path) -> Result<(), Halt> {
+    pub(super) fn write_cache(&self, run: &RunFolder) -> Result<(), Halt> {
         let keep = tensors("The latents could not be read");
         let mut file = TensorFile::default();
-        let mut header = CacheHeader { texts: Vec::new() };
+        let mut texts = Vec::new();
         for (clip, latents) in self.latents.iter().enumerate() {
             let latents = plain_from_tensor(latents).map_err(&keep)?;
             file.tensors.insert(latents_name(clip), latents);
         }
         for (index, (words, text)) in self.texts.iter().enumerate() {
-            header.texts.push(words.clone());
+            texts.push(words.clone());
             file.tensors
                 .insert(text_name(index), plain_from_tensor(text).map_err(&keep)?);
         }
+        let sha256 = contents_sha256(&texts, &file.tensors);
+        let header = CacheHeader {
+            texts,
+            sha256: Some(sha256),
+        };
         file.about = serde_json::to_string(&header).unwrap_or_default();
-        file.write(&run.join("cache").join(CACHE))?;
+        file.write(&run.latents())?;
         Ok(())
     }
 
@@ -222,6 +234,16 @@ fn latents_name(clip: usize) -> String {
 
 fn text_name(index: usize) -> String {
     format!("text.{index}")
+}
+
+/// SHA-256 over the words, and the names, shapes and values of all tensors.
+fn contents_sha256(texts: &[String], tensors: &BTreeMap<String, PlainTensor>) -> String {
+    let mut bytes = format!("{texts:?}\n").into_bytes();
+    for (name, tensor) in tensors {
+        bytes.extend(format!("{name} {:?}\n", tensor.shape).into_bytes());
+        bytes.extend(&tensor.bytes);
+    }
+    sha256_hex(&bytes)
 }
 
 /// SHA-256 over size and pixels of all frames.

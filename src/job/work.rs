@@ -21,7 +21,9 @@ use super::saved::{TrainedFile, refuse_scales};
 use super::session::{Record, Session};
 use super::{Preview, comparison, suite, training};
 use crate::methods::{Method, Tuned};
-use crate::project::{ClipRecord, RunFolder, TensorFile, default_runs_dir, run_format, sha256_hex};
+use crate::project::{
+    ClipRecord, ProjectError, RunFolder, TensorFile, default_runs_dir, run_format, sha256_hex,
+};
 use crate::report::{Area, Report};
 use crate::schedulers::NoiseSchedule;
 use crate::train::{Start, Trainer, TransferConfig, load_weights};
@@ -81,7 +83,13 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         .chain(&more)
         .map(|read| &read.clip)
         .collect();
-    let mut session = match Session::encode(job, folder, device, record, &clips) {
+    let begun = Session::encode(job, folder, device, record, &clips).and_then(|session| {
+        session.write_cache(&run)?;
+        // Written last: a folder with a record is a run that can be resumed.
+        run.write_record(&session.record)?;
+        Ok(session)
+    });
+    let mut session = match begun {
         Ok(session) => session,
         Err(halt) => {
             run.discard();
@@ -89,9 +97,6 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         }
     };
     drop((first, more));
-    session.write_cache(run.path())?;
-    // Written last: a folder with a record is a run that can be resumed.
-    run.write_record(&session.record)?;
     let mut trainer = trainer(&mut session)?;
     finish(
         job,
@@ -105,10 +110,8 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
 fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     let mut run = RunFolder::open(&request.run)?;
     let mut record: Record = run.read_record()?;
-    if let Some(steps) = request.steps {
-        record.settings.steps = steps;
-        record.settings.check()?;
-    }
+    record.settings.steps = request.until.steps(record.settings.steps)?;
+    record.settings.check()?;
     if request.prompt.is_some() {
         record.prompt.clone_from(&request.prompt);
     }
@@ -126,7 +129,7 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
         path: run.path().to_owned(),
     });
     job.stage(Stage::Loading, None);
-    let (checkpoint, damaged) = run.latest_checkpoint()?;
+    let (checkpoint, damaged) = run.latest_checkpoint().map_err(no_checkpoint)?;
     for error in damaged {
         if let Halt::Failed(report) = Halt::from(error) {
             job.emit(Event::Warning(
@@ -146,14 +149,24 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     }
     let folder = open_recorded_model(&record)?;
     let device = request.device.open()?;
-    let mut session = Session::from_cache(folder, device, record, run.path())?;
-    run.write_record(&session.record)?;
+    let mut session = Session::from_cache(folder, device, record, &run)?;
     let mut trainer = trainer(&mut session)?;
     if let Some(checkpoint) = checkpoint {
         trainer.restore(&checkpoint)?;
     }
+    run.write_record(&session.record)?;
     run.keep_metrics(trainer.step_count())?;
     finish(job, &mut session, &mut run, &mut trainer, result.as_ref())
+}
+
+/// A run of which no checkpoint is whole can still be trained again, to the same weights.
+fn no_checkpoint(error: ProjectError) -> Halt {
+    const ADVICE: &str = "No checkpoint of this run is whole. Restore one from a backup, or remove the run's folder `checkpoints`: `resume` then trains from the first step, to the same weights.";
+    let too_new = matches!(error, ProjectError::TooNew { .. });
+    match Halt::from(error) {
+        Halt::Failed(report) if !too_new => report.advise(ADVICE).into(),
+        halt => halt,
+    }
 }
 
 /// Trains what is left, then makes the film if one is wanted.
@@ -233,32 +246,43 @@ pub(super) fn open_run(
     });
     job.stage(Stage::Loading, None);
     let folder = open_recorded_model(&record)?;
-    let session = Session::from_cache(folder, device.open()?, record, run.path())?;
+    let session = Session::from_cache(folder, device.open()?, record, &run)?;
     let tuned = load_unet(&session)?;
-    let final_weights = run.final_weights();
-    let weights = if final_weights.is_file() {
-        TensorFile::read(&final_weights)?
-    } else {
-        let (checkpoint, _) = run.latest_checkpoint()?;
-        let checkpoint = checkpoint.ok_or_else(|| {
-            Report::new(Area::Request, "This run has no weights yet")
-                .advise("Let it train first: use `resume`.")
-        })?;
-        let text = format!(
-            "The training is not finished; the weights of step {} are used.",
-            checkpoint.state.step
-        );
-        job.emit(Event::Note { text });
-        checkpoint.weights
-    };
+    let weights = weights_of(job, &run, session.record.settings.steps)?;
     load_weights(&tuned.vars, &weights)?;
-    let sha256 = sha256_hex(&weights.to_bytes(&final_weights)?);
+    let sha256 = sha256_hex(&weights.to_bytes(&run.final_weights())?);
     Ok(OpenRun {
         run,
         session,
         tuned,
         sha256,
     })
+}
+
+/// The weights of a run: its final ones, or the newest checkpoint's while it is not trained to its number of steps.
+fn weights_of(job: &JobContext, run: &RunFolder, steps: u32) -> Result<TensorFile, Halt> {
+    let path = run.final_weights();
+    if !RunFolder::is_finished(run.path(), steps) {
+        match run.latest_checkpoint() {
+            Ok((Some(checkpoint), _)) => {
+                let text = format!(
+                    "The training is not finished; the weights of step {} are used.",
+                    checkpoint.state.step
+                );
+                job.emit(Event::Note { text });
+                return Ok(checkpoint.weights);
+            }
+            Err(error) if !path.is_file() => return Err(error.into()),
+            // What is left are the weights from before the run was trained further.
+            _ => {}
+        }
+    }
+    if !path.is_file() {
+        return Err(Report::new(Area::Request, "This run has no weights yet")
+            .advise("Let it train first: use `resume`.")
+            .into());
+    }
+    Ok(TensorFile::read(&path)?)
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {

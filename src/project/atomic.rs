@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::ProjectError;
 
+const TEMPORARY: &str = ".tmp";
+
 /// Writes a file under a temporary name beside it, syncs it and renames it over `path`.
 ///
 /// # Errors
@@ -50,8 +52,38 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), ProjectError> {
 pub(super) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(".tmp");
+    name.push(TEMPORARY);
     path.with_file_name(name)
+}
+
+/// Removes the half-written files that a killed program left in a folder: those of [`write_atomic`], and those of films
+/// (`.NAME.part-7-0`). Only for whoever holds the run's lock. What cannot be removed is in nobody's way.
+pub(super) fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_temporary(&name) {
+            let path = entry.path();
+            fs::remove_file(&path)
+                .or_else(|_| fs::remove_dir_all(&path))
+                .ok();
+        }
+    }
+}
+
+/// Whether a name is one that only half-written files have.
+pub(super) fn is_temporary(name: &str) -> bool {
+    let part_of_film = || {
+        name.rsplit_once(".part-").is_some_and(|(_, numbers)| {
+            numbers
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'-')
+        })
+    };
+    name.starts_with('.') && (name.ends_with(TEMPORARY) || part_of_film())
 }
 
 /// The first of `STEM.EXT`, `STEM 2.EXT`, `STEM 3.EXT` … in `folder` that is not taken, so that nothing is overwritten.
@@ -75,6 +107,32 @@ pub fn free_name(folder: &Path, stem: &str, extension: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_half_written_files_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            ".run.toml.tmp",
+            ".step-000010.gif.part-4711-0",
+            "mine.tmp",
+            ".config",
+            "film.part-1-0",
+            ".a.part-time",
+        ] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(folder.path().join(".frames.part-1-2")).unwrap();
+        sweep(folder.path());
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [".a.part-time", ".config", "film.part-1-0", "mine.tmp"]
+        );
+    }
 
     #[test]
     fn a_taken_name_gets_the_next_number() {

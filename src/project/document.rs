@@ -94,7 +94,9 @@ impl<S: Serialize + DeserializeOwned> Project<S> {
         if size > MAX_BYTES {
             return Err(ProjectError::damaged(path, "it is far too large"));
         }
-        let text = fs::read_to_string(path).map_err(ProjectError::io("read", path))?;
+        let bytes = fs::read(path).map_err(ProjectError::io("read", path))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| ProjectError::damaged(path, "it is not text"))?;
         let header: Header =
             toml::from_str(&text).map_err(|error| ProjectError::damaged(path, error))?;
         if header.format > FORMAT {
@@ -154,5 +156,8 @@ mod tests {
         fs::write(&path, "hello").unwrap();
         let broken = Project::<u32>::read(&path);
         assert!(matches!(broken, Err(ProjectError::Damaged { .. })));
+        fs::write(&path, b"format = 1 # \xff\n").unwrap();
+        let no_text = Project::<u32>::read(&path);
+        assert!(matches!(no_text, Err(ProjectError::Damaged { .. })));
     }
 }

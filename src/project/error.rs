@@ -31,6 +31,18 @@ pub enum ProjectError {
         /// The folder.
         path: PathBuf,
     },
+    /// A training was ended there before it had anything to keep.
+    #[error("the training in {} was ended before it began", path.display())]
+    NeverBegan {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The run that is being worked in is not there any more.
+    #[error("the run folder {} was moved or removed", path.display())]
+    Vanished {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Somebody works in the run.
     #[error("another program is working in {}", path.display())]
     Locked {

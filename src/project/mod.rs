@@ -9,13 +9,14 @@
 //! RUN/final/weights.safetensors   the fine-tuned weights
 //! ```
 //! Whatever is read back later is written under a temporary name, synced and renamed, so that a crash leaves either the
-//! whole thing or nothing. A run is locked while a job works in it.
+//! whole thing or nothing. A run is locked while a job works in it; whoever gets the lock sweeps what a killed program left.
 
 mod atomic;
 mod checkpoint;
 mod document;
 mod error;
 pub mod lossy_path;
+mod metrics;
 mod record;
 mod run;
 mod tensors;

@@ -204,6 +204,9 @@ pub struct TransferConfig {
     /// Training steps between two checkpoints, 0 for none but the last
     #[arg(long, default_value_t = 50, help_heading = "Run")]
     pub checkpoint_every: u32,
+    /// Seconds after which a checkpoint is written as well, 0 for none
+    #[arg(long, default_value_t = 60.0, help_heading = "Run")]
+    pub checkpoint_secs: f64,
     /// Checkpoints kept, the newest ones
     #[arg(long, default_value_t = 3, help_heading = "Run")]
     pub keep_checkpoints: usize,
@@ -501,6 +504,9 @@ impl TransferConfig {
             range("--play-fps", fps, good, "0.1 to 240")?;
         }
         at_least_0("--start-secs", self.start_secs)?;
+        at_least_0("--checkpoint-secs", self.checkpoint_secs)?;
+        let keep = self.keep_checkpoints;
+        range("--keep-checkpoints", keep as f64, keep > 0, "1 or more")?;
         share("--noise-prior", self.noise_prior)?;
         if let Some(steps) = self.sampling_steps {
             range(

@@ -9,6 +9,8 @@ use ffmpeg_next::ffi;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::software::scaling;
 
+use super::MAX_RECIPE_BYTES;
+
 /// Container readers that are not for us: lists that open other files or addresses, scripts, pictures by file
 /// name pattern, live input, and text.
 const REFUSED_READERS: [&str; 24] = [
@@ -89,6 +91,10 @@ impl Interrupt {
     }
 }
 
+/// Longest metadata value that is taken over, in bytes: one more than a recipe may have. A damaged film may state a value
+/// of any length, and FFmpeg hands it out.
+const MAX_VALUE_BYTES: usize = MAX_RECIPE_BYTES + 1;
+
 /// A metadata value of the whole file (`stream: None`) or of one stream, with broken UTF-8 replaced.
 ///
 /// ffmpeg-next hands such values out as `&str` without checking them, and a file may hold any bytes.
@@ -108,11 +114,9 @@ pub(super) fn metadata(input: &Input, stream: Option<usize>, key: &str) -> Optio
         if entry.is_null() {
             return None;
         }
-        Some(
-            CStr::from_ptr((*entry).value)
-                .to_string_lossy()
-                .into_owned(),
-        )
+        let value = CStr::from_ptr((*entry).value).to_bytes();
+        let kept = &value[..value.len().min(MAX_VALUE_BYTES)];
+        Some(String::from_utf8_lossy(kept).into_owned())
     }
 }
 

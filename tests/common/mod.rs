@@ -4,6 +4,7 @@ pub mod allocation;
 pub mod damage;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use spectral_motion::project::TensorFile;
 
@@ -43,4 +44,32 @@ pub fn assert_same_bits(a: &TensorFile, b: &TensorFile) {
     for (name, tensor) in &a.tensors {
         assert!(tensor == &b.tensors[name], "{name} differs");
     }
+}
+
+/// What a program said on standard error.
+pub fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub fn succeeds(mut command: Command) {
+    ended(&command.output().unwrap(), 0, &[]);
+}
+
+/// Runs a command that must fail with this exit code and these words.
+#[track_caller]
+pub fn fails(mut command: Command, code: i32, says: &[&str]) {
+    ended(&command.output().unwrap(), code, says);
+}
+
+/// A program ended with this exit code and these words, and not by a mistake of its own.
+#[track_caller]
+pub fn ended(output: &Output, code: i32, says: &[&str]) {
+    let text = errors(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for words in says {
+        assert!(text.contains(words), "says {words:?}: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
 }

@@ -7,6 +7,7 @@ use crate::gui::command::{Command, Menu};
 use crate::gui::layout::{self, Pane};
 use crate::gui::run::Run;
 use crate::gui::theme;
+use crate::job::Until;
 
 /// Draws the bar.
 pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
@@ -140,7 +141,7 @@ fn menu_ui(app: &mut App, ui: &mut egui::Ui, menu: Menu) {
             for run in app.queue.unfinished.clone() {
                 let name = run.file_name().unwrap_or_default().to_string_lossy();
                 if ui.button(name.into_owned()).clicked() {
-                    app.resume(run);
+                    app.resume(run, Until::Planned);
                 }
             }
         });

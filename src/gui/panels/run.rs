@@ -1,14 +1,17 @@
 //! The run: how far it is, what it painted on the way, what its numbers say.
 
+use std::path::Path;
+
 use eframe::egui::{self, Rect, Sense, pos2, vec2};
 
 use super::plots;
 use crate::gui::app::App;
 use crate::gui::command::Command;
+use crate::gui::dialogs::Dialog;
 use crate::gui::player::length;
 use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
-use crate::job::Outcome;
+use crate::job::{Outcome, Until};
 
 /// Height of the axis below the samples, in points.
 const AXIS_HEIGHT: f32 = 18.0;
@@ -209,6 +212,11 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
         Some(Outcome::Cancelled { .. } | Outcome::Failed(_))
     );
     let resume = run.folder.clone().filter(|_| stopped && run.step() > 0);
+    let finished = run
+        .folder
+        .as_ref()
+        .filter(|_| run.outcome == Some(Outcome::Completed))
+        .and_then(|folder| Some((folder.clone(), steps_of(app, folder)?)));
     let can_sample = run.has_weights() && !run.is_going();
     ui.horizontal_wrapped(|ui| {
         let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
@@ -229,7 +237,13 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
         if let Some(folder) = resume {
             let tip = "Train on from the newest checkpoint.";
             if ui.button("Resume").on_hover_text(tip).clicked() {
-                app.resume(folder);
+                app.resume(folder, Until::Planned);
+            }
+        }
+        if let Some((folder, steps)) = finished {
+            let tip = "More steps for this run, from its last checkpoint on.";
+            if ui.button("Train further…").on_hover_text(tip).clicked() {
+                app.dialog = Some(Dialog::further(folder, steps));
             }
         }
     });
@@ -268,6 +282,18 @@ fn waiting_ui(app: &mut App, ui: &mut egui::Ui) {
     if let Some(index) = out {
         waiting.remove(index);
     }
+}
+
+/// Training steps of a finished run, which may have been trained further since; none while it is.
+fn steps_of(app: &App, folder: &Path) -> Option<u32> {
+    let lives = || {
+        let runs = app.queue.runs.iter();
+        runs.filter(|run| run.folder.as_deref() == Some(folder))
+    };
+    if lives().any(Run::is_going) {
+        return None;
+    }
+    lives().map(|run| run.steps).max()
 }
 
 fn pace_text(run: &Run) -> String {

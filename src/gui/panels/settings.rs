@@ -227,22 +227,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                 egui::DragValue::new(&mut settings.seed),
                 "Seed of all noise: the same seed gives the same film.",
             );
-            number_ui(
-                ui,
-                "Sample every",
-                egui::DragValue::new(&mut settings.preview_every)
-                    .range(0..=10_000)
-                    .suffix(" steps"),
-                "Training steps between two samples, 0 for none.",
-            );
-            number_ui(
-                ui,
-                "Checkpoint every",
-                egui::DragValue::new(&mut settings.checkpoint_every)
-                    .range(0..=10_000)
-                    .suffix(" steps"),
-                "Training steps between two checkpoints, 0 for none but the last.",
-            );
+            saving_ui(ui, settings);
             let mut steps = settings
                 .sampling_steps
                 .or(card.steps)
@@ -275,6 +260,35 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             }
             memory_ui(ui, settings);
         });
+}
+
+/// How often to look and to save.
+fn saving_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    number_ui(
+        ui,
+        "Sample every",
+        egui::DragValue::new(&mut settings.preview_every)
+            .range(0..=10_000)
+            .suffix(" steps"),
+        "Training steps between two samples, 0 for none.",
+    );
+    number_ui(
+        ui,
+        "Checkpoint every",
+        egui::DragValue::new(&mut settings.checkpoint_every)
+            .range(0..=10_000)
+            .suffix(" steps"),
+        "Training steps between two checkpoints, 0 for none but the last.",
+    );
+    number_ui(
+        ui,
+        "or after",
+        egui::DragValue::new(&mut settings.checkpoint_secs)
+            .range(0.0..=86_400.0)
+            .max_decimals(0)
+            .suffix(" s"),
+        "Seconds after which a checkpoint is written as well, 0 for none.",
+    );
 }
 
 fn sampler_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {

@@ -196,6 +196,7 @@ fn with_clip_of(preset: TransferConfig, now: &TransferConfig) -> TransferConfig 
         seed: now.seed,
         preview_every: now.preview_every,
         checkpoint_every: now.checkpoint_every,
+        checkpoint_secs: now.checkpoint_secs,
         keep_checkpoints: now.keep_checkpoints,
         ..preset
     }
