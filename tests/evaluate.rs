@@ -11,13 +11,19 @@ use spectral_motion::video::Frame;
 
 /// A scene whose subject moves along a path given in units.
 fn film(scene: Scene, path: &[(f64, f64)], size: (u32, u32)) -> Vec<Frame> {
-    let (shape, colour, ground) = (scene.shape.unwrap(), scene.colour.unwrap(), scene.ground.unwrap());
+    let (shape, colour, ground) = (
+        scene.shape.unwrap(),
+        scene.colour.unwrap(),
+        scene.ground.unwrap(),
+    );
     let pose = |centre: &(f64, f64)| Pose {
         centre: *centre,
         radius: 10.5,
         turn: 0.05,
     };
-    path.iter().map(|centre| draw((shape, colour), ground, pose(centre), size)).collect()
+    path.iter()
+        .map(|centre| draw((shape, colour), ground, pose(centre), size))
+        .collect()
 }
 
 /// A drawn clip of eight frames.
