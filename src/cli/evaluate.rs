@@ -43,7 +43,7 @@ const SET_BY_SUITE: [&str; 11] = [
 )]
 pub(super) struct EvaluateArgs {
     /// A run folder, whose result is made again from its weights, or a film
-    #[arg(required_unless_present = "suite", conflicts_with = "suite")]
+    #[arg(conflicts_with = "suite")]
     result: Option<PathBuf>,
     /// The clip whose motion is wanted, or the run that learned it [default: the clip of the run, as its latents decode]
     #[arg(long, value_name = "CLIP", conflicts_with = "suite")]
@@ -85,6 +85,10 @@ enum SuiteName {
 }
 
 pub(super) fn run(args: &EvaluateArgs, flags: &ArgMatches) -> Result<Ending, Report> {
+    if args.result.is_none() && args.suite.is_none() {
+        return Err(Report::new(Area::Request, "There is nothing to evaluate")
+            .advise("Name a run folder or a film, or ask for a suite with --suite drawn."));
+    }
     let typed = typed_settings(flags);
     let config = settings(&args.config, flags, args.preset)?;
     let request = match &args.result {

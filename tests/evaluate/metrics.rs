@@ -86,8 +86,8 @@ fn a_film_against_itself_is_alike_in_everything() {
     assert!(card.path_is_true);
     let path = card.path.unwrap();
     assert_eq!(path.missing, 0);
-    // Pixels at half coverage fall on either side of the colour's floors, all around alike.
-    near(path.mean_error_px, 0.0, 0.15, "the truth");
+    // A pixel of the edge counts as a whole or not at all: a square's straight sides move its middle by up to half a pixel.
+    near(path.mean_error_px, 0.0, 0.3, "the truth");
     near(path.corr, 1.0, 1e-3, "the truth");
     // Without the truth the reference's own track is followed: exactly, by itself.
     let own = Known {

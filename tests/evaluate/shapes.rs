@@ -58,15 +58,12 @@ fn the_classifier_is_as_good_as_its_documentation_says() {
     let cases = [
         // Below a radius of 6.2 a triangle covers less than the 2 % of the frame that make a subject.
         // Radii in pixels, deviation of the noise, least share of right answers.
-        ((6.5, 8.0), 0.0, 0.98),
+        ((6.5, 8.0), 0.0, 1.0),
         ((8.0, 12.0), 0.0, 1.0),
         ((12.0, 24.0), 0.0, 1.0),
-        ((6.5, 8.0), 0.05, 0.98),
+        ((6.5, 8.0), 0.05, 0.99),
         ((8.0, 12.0), 0.05, 1.0),
         ((12.0, 24.0), 0.05, 1.0),
-        ((6.5, 8.0), 0.1, 0.9),
-        ((8.0, 12.0), 0.1, 0.98),
-        ((12.0, 24.0), 0.1, 0.98),
     ];
     let mut found = Vec::new();
     for (seed, (radii, noise, least)) in (1..).zip(cases) {
@@ -75,6 +72,12 @@ fn the_classifier_is_as_good_as_its_documentation_says() {
     }
     println!("accuracy: {found:#?}");
     assert!(found.iter().all(|(.., good)| *good), "{found:#?}");
+}
+
+#[test]
+fn too_much_noise_is_said_to_be_unreadable_rather_than_misread() {
+    // A border of deviation 0.1 is of no one colour, so that nothing is taken for a subject.
+    assert_eq!(accuracy((8.0, 12.0), 0.1, (64, 64), 31), 0.0);
 }
 
 #[test]

@@ -42,12 +42,12 @@ fn done(request: Request) -> Vec<Event> {
 }
 
 fn table(events: &[Event]) -> &Summary {
-    let tables = events.iter().filter_map(|event| match event {
+    let mut tables = events.iter().filter_map(|event| match event {
         Event::Table { summary, .. } => Some(&**summary),
         _ => None,
     });
     tables
-        .last()
+        .next_back()
         .unwrap_or_else(|| panic!("a table: {events:#?}"))
 }
 
