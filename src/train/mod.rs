@@ -9,11 +9,11 @@ mod scale;
 mod state;
 mod step;
 
+pub use crate::nn::Checkpointing;
 pub use config::{
     FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
     default_levels, explicit_over_preset,
 };
-pub use crate::nn::Checkpointing;
 pub use error::TrainError;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
