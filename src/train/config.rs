@@ -55,7 +55,7 @@ pub struct TransferConfig {
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
-    /// Compute parts of the model again in each step instead of remembering them: less memory, a third more time
+    /// Compute parts of the model again in each step instead of remembering them: less memory, for a forward pass more
     #[arg(long, value_enum, default_value = "off", help_heading = "Training")]
     pub checkpointing: Checkpointing,
     /// Number type of what does not learn; what learns, and the losses, are 32 bits wide

@@ -69,7 +69,7 @@ pub(super) fn memory_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
         ],
         &about(
             "Parts of the model are computed again in each step instead of being remembered.",
-            "By block needs the least memory; a step takes about a third longer. The result is the same.",
+            "By block needs the least memory. A step takes one more forward pass; the result is the same.",
             "Chen and others, arXiv 1604.06174.",
         ),
     );
