@@ -103,7 +103,9 @@ fn from_a_dropped_clip_to_a_film() {
     again.step_until("project", |app| app.is_ready() && *app.document() == kept);
     // The project's run is there again, with its numbers and its sample.
     again.step_until("run of the project", |app| {
-        app.queue().current().is_some_and(|run| !run.samples.is_empty())
+        app.queue()
+            .current()
+            .is_some_and(|run| !run.samples.is_empty())
     });
     let run = again.run();
     assert!(run.step() > held_at && run.stats.len() == run.step() as usize);

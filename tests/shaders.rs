@@ -666,6 +666,9 @@ fn the_largest_clip_goes_through_in_tiles() {
         let map = &found.maps[band];
         let by_pixel = map.iter().map(|&e| f64::from(e)).sum::<f64>() / map.len() as f64;
         let by_time = found.energy(band);
-        assert!((by_pixel - by_time).abs() <= 1e-4 * by_time.max(1e-9), "band {band}");
+        assert!(
+            (by_pixel - by_time).abs() <= 1e-4 * by_time.max(1e-9),
+            "band {band}"
+        );
     }
 }

@@ -114,7 +114,9 @@ impl Pace {
                 let mut text = "How long it takes is known after the first run.".to_owned();
                 if weights >= 100.0 {
                     let most = gigabytes(weights);
-                    text.push_str(&format!(" The model's weights alone take {most} of memory."));
+                    text.push_str(&format!(
+                        " The model's weights alone take {most} of memory."
+                    ));
                 }
                 (text, weights)
             }
@@ -201,13 +203,25 @@ mod tests {
         let mut pace = Pace::default();
         let first = pace.estimate(&document(40, None), None, Some(8192.0));
         // 40 steps of 0.4 s and 28 s for the rest.
-        assert!(first.text.starts_with("About 44 s and 0.3 GB"), "{}", first.text);
+        assert!(
+            first.text.starts_with("About 44 s and 0.3 GB"),
+            "{}",
+            first.text
+        );
         let strange = pace.estimate(&document(40, Some("/models/large")), None, Some(8192.0));
-        assert!(strange.text.contains("after the first run"), "{}", strange.text);
+        assert!(
+            strange.text.contains("after the first run"),
+            "{}",
+            strange.text
+        );
 
         pace.learn(&key(&document(40, None), None), 2.0, Some(10.0), 9000.0);
         let second = pace.estimate(&document(40, None), None, Some(8192.0));
-        assert!(second.text.starts_with("About 1 min 30 s and 8.8 GB"), "{}", second.text);
+        assert!(
+            second.text.starts_with("About 1 min 30 s and 8.8 GB"),
+            "{}",
+            second.text
+        );
         assert!(second.is_too_large && second.text.contains("This computer has 8.0 GB"));
         let mut other = document(40, None);
         other.settings.method = Method::MotionDirector;

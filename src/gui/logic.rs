@@ -176,11 +176,11 @@ impl App {
         self.opening = None;
         match opened {
             Ok(Opened::Clip(mut loaded)) => {
-                let bundled = self.first_clip
-                    && loaded
-                        .path
-                        .file_name()
-                        .is_some_and(|name| name == media::BUNDLED_NAME);
+                let is_sample = loaded
+                    .path
+                    .file_name()
+                    .is_some_and(|name| name == media::BUNDLED_NAME);
+                let bundled = self.first_clip && is_sample;
                 self.first_clip = false;
                 self.recipe = loaded.recipe.take();
                 if !bundled {
@@ -190,6 +190,14 @@ impl App {
                 if self.document.clip.as_ref() != Some(&loaded.path) {
                     // The cut of another clip means nothing here.
                     (settings.start_secs, settings.fps) = (0.0, None);
+                    if !is_sample && self.document.subject == media::BUNDLED_WORDS {
+                        // Words about another clip would teach the model something wrong.
+                        self.document.subject.clear();
+                        self.notices.say(
+                            "Say under Clip words what this clip shows: the thing and its movement.",
+                            None,
+                        );
+                    }
                 }
                 self.document.clip = Some(loaded.path.clone());
                 if bundled {
@@ -393,7 +401,7 @@ impl App {
             Command::Larger => self.scale_to(self.settings.scale + SCALE_STEP),
             Command::Smaller => self.scale_to(self.settings.scale - SCALE_STEP),
             Command::NormalSize => self.scale_to(1.0),
-            Command::ResetLayout => self.tree = layout::first(),
+            Command::ResetLayout => self.tree = layout::first(self.room),
             _ => {
                 let full = self
                     .ctx
@@ -571,7 +579,10 @@ mod tests {
             ("file:///films/my%20clip%C3%A9.mp4", "/films/my clipé.mp4"),
             ("file://desk/films/a.gif", "/films/a.gif"),
             ("/films/100%.mp4", "/films/100%.mp4"),
-            ("file:///films/100%.mp4\nfile:///films/b.mp4", "/films/100%.mp4"),
+            (
+                "file:///films/100%.mp4\nfile:///films/b.mp4",
+                "/films/100%.mp4",
+            ),
         ] {
             assert_eq!(path_of(text), PathBuf::from(path), "{text}");
         }

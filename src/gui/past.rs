@@ -215,9 +215,8 @@ impl App {
             self.run_view.follow();
         }
         if !folders.is_empty() {
-            self.queue.reading.all = self.start("read runs", move |stop| {
-                read_all(&folders, KEPT, stop)
-            });
+            self.queue.reading.all =
+                self.start("read runs", move |stop| read_all(&folders, KEPT, stop));
         }
     }
 
@@ -241,7 +240,11 @@ impl App {
     /// Brings a run and its newest sample to the front.
     pub(super) fn choose_run(&mut self, place: usize) {
         self.run_view.choose(place);
-        let samples = self.queue.runs.get(place).map_or(0, |run| run.samples.len());
+        let samples = self
+            .queue
+            .runs
+            .get(place)
+            .map_or(0, |run| run.samples.len());
         let newest = samples.checked_sub(1);
         self.compare.choose(newest.map(|sample| (place, sample)));
         self.show_sample();

@@ -335,9 +335,6 @@ impl App {
         }
         self.compare.choose(None);
         self.run_view.follow();
-        if layout::is_shown(&self.tree, Pane::Result) {
-            layout::show(&mut self.tree, Pane::Result);
-        }
         if !starting.is_sampling {
             self.memory.start_peak();
         }
@@ -355,7 +352,17 @@ impl App {
                         .amend(|document| document.runs.push(path.clone()));
                 }
             }
-            Said::Sampled => self.show_sample(),
+            Said::Sampled => {
+                self.show_sample();
+                // Until now the motion stood in its place.
+                let first = self
+                    .queue
+                    .current()
+                    .is_some_and(|run| run.samples.len() == 1);
+                if first && layout::is_shown(&self.tree, Pane::Result) {
+                    layout::show(&mut self.tree, Pane::Result);
+                }
+            }
             Said::Over => self.run_over(),
         }
     }
@@ -421,8 +428,13 @@ impl App {
             }
             return;
         }
-        let shown = self.queue.runs.get(self.run_view.index(self.queue.runs.len()));
-        let source = shown.filter(|run| run.has_weights()).and_then(|run| run.folder.clone());
+        let shown = self
+            .queue
+            .runs
+            .get(self.run_view.index(self.queue.runs.len()));
+        let source = shown
+            .filter(|run| run.has_weights())
+            .and_then(|run| run.folder.clone());
         match source {
             Some(source) if !prompt.is_empty() => self.sample_of(source, prompt),
             Some(_) => self.notices.problem(

@@ -151,7 +151,9 @@ impl RunFolder {
             return Ok(Vec::new());
         }
         let text = fs::read_to_string(&path).map_err(ProjectError::io("read", &path))?;
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let whole = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
         whole
             .map(|line| serde_json::from_str(line).map_err(|e| ProjectError::damaged(&path, e)))
             .collect()

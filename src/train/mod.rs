@@ -8,6 +8,7 @@ mod part;
 mod state;
 mod step;
 
+pub use crate::spectral::loss::{CosineAxis, FftNorm};
 pub use config::{
     FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
     default_levels, explicit_over_preset,
@@ -16,5 +17,4 @@ pub use error::TrainError;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
 pub use state::{plain_from_tensor, tensor_from_plain};
-pub use crate::spectral::loss::{CosineAxis, FftNorm};
 pub use step::{StepStats, Trainer, load_weights};

@@ -31,7 +31,11 @@ fn a_finished_run_is_sampled_again_and_shown_again_in_another_window() {
     studio.harness.run_steps(2);
     studio.click("Sample now");
     studio.step_until("second sample", |app| {
-        !app.queue().is_going() && app.queue().current().is_some_and(|run| run.samples.len() == 2)
+        !app.queue().is_going()
+            && app
+                .queue()
+                .current()
+                .is_some_and(|run| run.samples.len() == 2)
     });
     assert_eq!(studio.app().queue().runs.len(), 1, "it is the same run");
     let run = studio.run();
@@ -62,14 +66,17 @@ fn a_finished_run_is_sampled_again_and_shown_again_in_another_window() {
     again.click("Use its settings");
     assert_eq!(again.app().document().settings.steps, settings.steps);
     assert_eq!(again.app().document().subject, "a red square");
-    assert_eq!(again.app().document().model, Some(crate::common::micro_model()));
+    assert_eq!(
+        again.app().document().model,
+        Some(crate::common::micro_model())
+    );
     let problems: Vec<_> = again.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
 #[test]
 fn the_bands_that_are_heard_become_the_bands_that_are_trained() {
-    let mut studio = Studio::with(two_steps(), [1280.0, 800.0]);
+    let mut studio = Studio::with(two_steps(), [1280.0, 1200.0]);
     studio.drop_square(4);
     studio.see("Solo 2–4 frames");
     studio.harness.get_by_label("Solo 2–4 frames").click();
@@ -110,7 +117,7 @@ fn waiting_runs_are_moved_and_taken_out() {
         waiting.map(|next| next.title.clone()).collect()
     };
     assert_eq!(titles(studio.app()), ["a fox", "an owl"]);
-    studio.click("2 in the queue");
+    studio.click("2 waiting");
     let earlier = studio
         .harness
         .get_all_by_role_and_label(egui::Role::Button, "Earlier");
@@ -118,7 +125,7 @@ fn waiting_runs_are_moved_and_taken_out() {
     studio.harness.run_steps(3);
     assert_eq!(titles(studio.app()), ["an owl", "a fox"]);
     if !studio.shows("Remove") {
-        studio.click("2 in the queue");
+        studio.click("2 waiting");
     }
     let remove = studio
         .harness
@@ -131,7 +138,9 @@ fn waiting_runs_are_moved_and_taken_out() {
     studio.harness.run_steps(3);
     studio.click("Stop");
     studio.step_until("next run", |app| {
-        app.queue().current().is_some_and(|run| run.title == "an owl" && run.step() > 0)
+        app.queue()
+            .current()
+            .is_some_and(|run| run.title == "an owl" && run.step() > 0)
     });
     studio.click("Stop");
     studio.wait_for_end();

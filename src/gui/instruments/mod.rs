@@ -25,9 +25,9 @@ use crate::video::Frame;
 use crate::viz::Gpu;
 
 pub(super) use chrome::{BAR_HEIGHT, Bar, colour_bar, figures};
-pub(super) use scales::scale_name;
 use picture::Easel;
 use results::{ClipInput, Encoded, Plane, Shown};
+pub(super) use scales::scale_name;
 use worker::{Wanted, Worker};
 
 /// What the other panes have set and the instruments follow.

@@ -143,7 +143,8 @@ fn files_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     let label = ui.label("Film speed");
     ui.horizontal(|ui| {
         let mut own = settings.play_fps.is_some();
-        let hover = "Films play at a rate of their own instead of the clip's, at least 8 frames a second.";
+        let hover =
+            "Films play at a rate of their own instead of the clip's, at least 8 frames a second.";
         let check = ui.checkbox(&mut own, "Own");
         if check.labelled_by(label.id).on_hover_text(hover).changed() {
             settings.play_fps = own.then_some(crate::train::WATCHABLE_FPS);

@@ -34,7 +34,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.label(model).on_hover_text("The text-to-video model.");
             if app.notices.unseen > 0 {
                 ui.separator();
-                let text = format!("{} new", plural(app.notices.unseen, "problem"));
+                let text = plural(app.notices.unseen, "new problem");
                 let text = egui::RichText::new(text).color(theme::error(ui));
                 let button = ui.add(egui::Button::new(text).frame(false));
                 let tip = "Shows everything that went wrong, with cause and remedy.";
@@ -46,7 +46,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
     });
 }
 
-/// `1 problem`, `2 problems`.
+/// `1 new problem`, `2 new problems`.
 fn plural(count: usize, word: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {word}{ending}")
@@ -177,7 +177,10 @@ fn recent_ui(app: &mut App, ui: &mut egui::Ui) {
         }
         ui.separator();
         let clear = ui.button("Clear list");
-        if clear.on_hover_text("Forgets these names; the files stay.").clicked() {
+        if clear
+            .on_hover_text("Forgets these names; the files stay.")
+            .clicked()
+        {
             app.settings.recent.clear();
         }
     });
@@ -199,7 +202,10 @@ impl App {
         let current = self.queue.current();
         let going = current.is_some_and(Run::is_going);
         let training = current.is_some_and(Run::is_training);
-        let shown = self.queue.runs.get(self.run_view.index(self.queue.runs.len()));
+        let shown = self
+            .queue
+            .runs
+            .get(self.run_view.index(self.queue.runs.len()));
         match command {
             Command::Undo => self.history.can_undo(),
             Command::Redo => self.history.can_redo(),

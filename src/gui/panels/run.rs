@@ -10,6 +10,8 @@ use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
 use crate::job::Outcome;
 
+/// Width of what a run says of itself, in points.
+const STATUS_WIDTH: f32 = 268.0;
 /// Height of the axis below the samples, in points.
 const AXIS_HEIGHT: f32 = 18.0;
 
@@ -101,8 +103,8 @@ pub fn run_ui(app: &mut App, ui: &mut egui::Ui) {
     }
     let room = ui.available_size();
     ui.horizontal_top(|ui| {
-        ui.allocate_ui(vec2(210.0, room.y), |ui| {
-            ui.set_min_size(vec2(210.0, room.y));
+        ui.allocate_ui(vec2(STATUS_WIDTH, room.y), |ui| {
+            ui.set_min_size(vec2(STATUS_WIDTH, room.y));
             ui.vertical(|ui| status_ui(app, ui));
         });
         let rest = ui.available_width();
@@ -188,14 +190,18 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
     bar.widget_info(|| {
         egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, status.clone())
     });
-    ui.add(egui::Label::new(&status).wrap());
-    ui.label(
-        egui::RichText::new(pace_text(run))
-            .small()
-            .color(theme::weak(ui)),
-    );
-    buttons_ui(app, ui);
-    waiting_ui(app, ui);
+    let pace = pace_text(run);
+    if pace.is_empty() {
+        ui.add(egui::Label::new(&status).wrap());
+    } else {
+        let text = format!("{status}, {pace}");
+        let label = egui::Label::new(egui::RichText::new(&text).small()).truncate();
+        ui.add(label).on_hover_text(text);
+    }
+    ui.horizontal_wrapped(|ui| {
+        buttons_ui(app, ui);
+        waiting_ui(app, ui);
+    });
 }
 
 /// What can be asked of the shown run.
@@ -204,32 +210,33 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
         return;
     };
     let (training, sampling) = (run.is_training(), run.is_going() && run.is_sampling);
-    let stopped = matches!(run.outcome, Some(Outcome::Cancelled { .. } | Outcome::Failed(_)));
+    let stopped = matches!(
+        run.outcome,
+        Some(Outcome::Cancelled { .. } | Outcome::Failed(_))
+    );
     let resume = run.folder.clone().filter(|_| stopped && run.step() > 0);
     let can_sample = run.has_weights() && !run.is_going();
-    ui.horizontal_wrapped(|ui| {
-        let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
-            let hover = command.hover_text(ui.ctx());
-            if ui.button(label).on_hover_text(hover).clicked() {
-                app.obey(command);
-            }
-        };
-        if training || can_sample {
-            command_ui(ui, Command::SampleNow, "Sample now");
+    let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
+        let hover = command.hover_text(ui.ctx());
+        if ui.button(label).on_hover_text(hover).clicked() {
+            app.obey(command);
         }
-        if training {
-            command_ui(ui, Command::CheckpointNow, "Checkpoint");
+    };
+    if training || can_sample {
+        command_ui(ui, Command::SampleNow, "Sample now");
+    }
+    if training {
+        command_ui(ui, Command::CheckpointNow, "Checkpoint");
+    }
+    if sampling {
+        command_ui(ui, Command::Stop, "Stop sampling");
+    }
+    if let Some(folder) = resume {
+        let tip = "Train on from the newest checkpoint.";
+        if ui.button("Resume").on_hover_text(tip).clicked() {
+            app.resume(folder);
         }
-        if sampling {
-            command_ui(ui, Command::Stop, "Stop sampling");
-        }
-        if let Some(folder) = resume {
-            let tip = "Train on from the newest checkpoint.";
-            if ui.button("Resume").on_hover_text(tip).clicked() {
-                app.resume(folder);
-            }
-        }
-    });
+    }
 }
 
 /// What waits for its turn, to be moved up or taken out.
@@ -239,7 +246,7 @@ fn waiting_ui(app: &mut App, ui: &mut egui::Ui) {
         return;
     }
     let (mut up, mut out) = (None, None);
-    let title = format!("{} in the queue", waiting.len());
+    let title = format!("{} waiting", waiting.len());
     let menu = ui.menu_button(title, |ui| {
         ui.set_min_width(280.0);
         for (index, next) in waiting.iter().enumerate() {
@@ -277,7 +284,7 @@ fn pace_text(run: &Run) -> String {
         });
     }
     if let Some(eta) = run.eta_secs() {
-        parts.push(format!("{} of training left", length(eta)));
+        parts.push(format!("{} left", length(eta)));
     }
     parts.join(", ")
 }

@@ -56,7 +56,9 @@ pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
 
 /// Rows that are folded until somebody wants them.
 fn fold_ui(ui: &mut egui::Ui, title: &str, hover: &str, rows: impl FnOnce(&mut egui::Ui)) {
-    let fold = egui::CollapsingHeader::new(title).id_salt(title).show(ui, rows);
+    let fold = egui::CollapsingHeader::new(title)
+        .id_salt(title)
+        .show(ui, rows);
     fold.header_response.on_hover_text(hover);
 }
 
