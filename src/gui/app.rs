@@ -13,7 +13,7 @@ use super::dialogs::Dialog;
 use super::export::ExportJob;
 use super::history::History;
 use super::instruments::{Instruments, View};
-use super::layout::{self, Pane};
+use super::layout::{self, Pane, Room};
 use super::measure::Stopwatch;
 use super::media::{Cut, Loaded, ModelInfo, Opened};
 use super::notices::Notices;
@@ -33,6 +33,8 @@ pub type Document = Project<TransferConfig>;
 const SETTINGS_KEY: &str = "settings/1";
 /// Under this name the layout is kept.
 const LAYOUT_KEY: &str = "layout";
+/// As [`LAYOUT_KEY`], for windows with little room.
+const NARROW_KEY: &str = "layout/narrow";
 /// Paths kept in the list of recent ones.
 const RECENT: usize = 12;
 
@@ -144,6 +146,9 @@ pub struct App {
     pub(super) dialog: Option<Dialog>,
     pub(super) notices: Notices,
     pub(super) tree: Tree<Pane>,
+    /// The layout for the other amount of room.
+    pub(super) other_tree: Tree<Pane>,
+    pub(super) room: Room,
     pub(super) closing: bool,
     pub(super) started: Instant,
     pub(super) ticked_at: f64,
@@ -170,11 +175,14 @@ impl App {
             .and_then(|storage| storage.get_string(SETTINGS_KEY))
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default();
-        let tree = cc
-            .storage
-            .and_then(|storage| storage.get_string(LAYOUT_KEY))
-            .and_then(|text| layout::restore(&text))
-            .unwrap_or_else(layout::first);
+        let kept = |key, room| {
+            cc.storage
+                .and_then(|storage| storage.get_string(key))
+                .and_then(|text| layout::restore(&text))
+                .unwrap_or_else(|| layout::first(room))
+        };
+        let tree = kept(LAYOUT_KEY, Room::Wide);
+        let other_tree = kept(NARROW_KEY, Room::Narrow);
         theme::install(&cc.egui_ctx);
         cc.egui_ctx.set_theme(theme_of(&settings));
         cc.egui_ctx.set_zoom_factor(settings.scale);
@@ -218,6 +226,8 @@ impl App {
             dialog: None,
             notices: Notices::default(),
             tree,
+            other_tree,
+            room: Room::Wide,
             closing: false,
             started: Instant::now(),
             ticked_at: 0.0,
@@ -420,7 +430,7 @@ fn first_document(model: Option<PathBuf>) -> Document {
         clip: None,
         more_clips: Vec::new(),
         model,
-        subject: "a red circle".to_owned(),
+        subject: super::media::BUNDLED_WORDS.to_owned(),
         prompt: "a yellow star on a blue plain background".to_owned(),
         runs: Vec::new(),
         settings: TransferConfig {
@@ -442,6 +452,11 @@ impl eframe::App for App {
     fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
         self.measure(ui.ctx(), frame);
         self.input_ui(ui.ctx());
+        let room = Room::of(ui.ctx().content_rect().size());
+        if room != self.room {
+            self.room = room;
+            std::mem::swap(&mut self.tree, &mut self.other_tree);
+        }
         let bar = egui::Frame::new()
             .fill(ui.visuals().panel_fill)
             .inner_margin(egui::Margin::symmetric(8, 4));
@@ -480,8 +495,14 @@ impl eframe::App for App {
         if let Ok(text) = serde_json::to_string(&self.settings) {
             storage.set_string(SETTINGS_KEY, text);
         }
-        if let Some(text) = layout::save(&self.tree) {
-            storage.set_string(LAYOUT_KEY, text);
+        let keys = match self.room {
+            Room::Wide => [LAYOUT_KEY, NARROW_KEY],
+            Room::Narrow => [NARROW_KEY, LAYOUT_KEY],
+        };
+        for (key, tree) in keys.into_iter().zip([&self.tree, &self.other_tree]) {
+            if let Some(text) = layout::save(tree) {
+                storage.set_string(key, text);
+            }
         }
     }
 

@@ -203,9 +203,19 @@ impl Command {
     pub fn shortcut_text(self, ctx: &egui::Context) -> String {
         match (self, self.about().keys.first()) {
             (Self::Shortcuts, _) => "?".to_owned(),
-            (_, Some(keys)) => ctx.format_shortcut(keys),
+            (_, Some(keys)) => keys_text(ctx, keys),
             (_, None) => String::new(),
         }
+    }
+
+    /// Every key that asks for it, for the overlay.
+    #[must_use]
+    pub fn all_keys(self, ctx: &egui::Context) -> String {
+        if self == Self::Shortcuts {
+            return "?".to_owned();
+        }
+        let keys = self.about().keys.iter().map(|keys| keys_text(ctx, keys));
+        keys.collect::<Vec<_>>().join(" or ")
     }
 
     /// Tooltip and shortcut, as one text.
@@ -218,6 +228,15 @@ impl Command {
         } else {
             format!("{tooltip} ({keys})")
         }
+    }
+}
+
+/// A shortcut as people write it: marks as marks, not by their names.
+fn keys_text(ctx: &egui::Context, keys: &KeyboardShortcut) -> String {
+    match keys.logical_key {
+        Key::Comma if keys.modifiers.is_none() => ",".to_owned(),
+        Key::Period if keys.modifiers.is_none() => ".".to_owned(),
+        _ => ctx.format_shortcut(keys),
     }
 }
 

@@ -527,9 +527,12 @@ fn close_row(ui: &mut egui::Ui) -> bool {
 fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
     ui.heading("Shortcuts");
     let ctx = ui.ctx().clone();
+    let room = (ctx.content_rect().height() - 140.0).max(160.0);
     egui::ScrollArea::vertical()
-        .max_height(540.0)
+        .max_height(room)
         .show(ui, |ui| {
+            // The bar at the side hides no key.
+            ui.set_width(ui.available_width() - 16.0);
             ui.spacing_mut().item_spacing.x = 40.0;
             ui.spacing_mut().interact_size.y = 18.0;
             ui.columns(2, |columns| {
@@ -548,7 +551,7 @@ fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
                             ui.label(about.label.trim_end_matches('…'));
                             ui.with_layout(
                                 egui::Layout::right_to_left(egui::Align::Center),
-                                |ui| ui.monospace(command.shortcut_text(&ctx)),
+                                |ui| ui.monospace(command.all_keys(&ctx)),
                             );
                         })
                         .response

@@ -61,6 +61,28 @@ impl Pane {
     }
 }
 
+/// How much room the window has. Each has a layout of its own, which is remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Panes stand beside each other.
+    #[default]
+    Wide,
+    /// Panes stand behind each other: a small screen, or a large scale.
+    Narrow,
+}
+
+impl Room {
+    /// What a window of this size has, in points.
+    #[must_use]
+    pub fn of(size: egui::Vec2) -> Self {
+        if size.x < 860.0 || size.y < 540.0 {
+            Self::Narrow
+        } else {
+            Self::Wide
+        }
+    }
+}
+
 /// The saved form of a layout.
 #[derive(Serialize, Deserialize)]
 struct Saved {
@@ -70,7 +92,46 @@ struct Saved {
 
 /// The layout the window opens with first.
 #[must_use]
-pub fn first() -> Tree<Pane> {
+pub fn first(room: Room) -> Tree<Pane> {
+    match room {
+        Room::Wide => wide(),
+        Room::Narrow => narrow(),
+    }
+}
+
+/// One pane at a time beside the column that says what to do.
+fn narrow() -> Tree<Pane> {
+    let mut tiles = Tiles::default();
+    let tab = |tiles: &mut Tiles<Pane>, panes: &[Pane]| {
+        let panes = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
+        tiles.insert_tab_tile(panes)
+    };
+    let pictures = [
+        Pane::Reference,
+        Pane::Motion,
+        Pane::Result,
+        Pane::Spectrum,
+        Pane::Bands,
+        Pane::Run,
+        Pane::Log,
+    ];
+    let pictures = tab(&mut tiles, &pictures);
+    let transfer = tab(&mut tiles, &[Pane::Transfer]);
+    let timeline = tab(&mut tiles, &[Pane::Timeline]);
+    let top = shares(
+        &mut tiles,
+        LinearDir::Horizontal,
+        &[(pictures, 0.62), (transfer, 0.38)],
+    );
+    let root = shares(
+        &mut tiles,
+        LinearDir::Vertical,
+        &[(top, 0.81), (timeline, 0.19)],
+    );
+    Tree::new(egui::Id::unique("narrow panes"), root, tiles)
+}
+
+fn wide() -> Tree<Pane> {
     let mut tiles = Tiles::default();
     let tab = |tiles: &mut Tiles<Pane>, panes: &[Pane]| {
         let panes = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
@@ -105,10 +166,11 @@ pub fn first() -> Tree<Pane> {
     tree
 }
 
-/// There is no result yet: where both share a place, it shows the motion until a training begins.
+/// There is no result yet: where both share a place, it shows the motion until the first sample is there.
 fn motion_for_result(tree: &mut Tree<Pane>) {
     let place = |pane| tree.tiles.parent_of(tree.tiles.find_pane(&pane)?);
-    let shared = place(Pane::Result).is_some() && place(Pane::Result) == place(Pane::Motion);
+    let beside = place(Pane::Reference) != place(Pane::Result);
+    let shared = beside && place(Pane::Result) == place(Pane::Motion);
     if shared && is_shown(tree, Pane::Motion) {
         show(tree, Pane::Motion);
     }
@@ -195,18 +257,20 @@ mod tests {
 
     #[test]
     fn a_layout_comes_back_and_a_strange_one_does_not() {
-        let text = save(&first()).unwrap();
-        let back = restore(&text).unwrap();
-        for pane in Pane::ALL {
-            assert!(is_shown(&back, pane), "{pane:?}");
+        for room in [Room::Narrow, Room::Wide] {
+            let back = restore(&save(&first(room)).unwrap()).unwrap();
+            for pane in Pane::ALL {
+                assert!(is_shown(&back, pane), "{room:?} {pane:?}");
+            }
         }
+        let text = save(&first(Room::Wide)).unwrap();
         assert!(restore("{}").is_none());
         assert!(restore(&text.replacen("\"version\":2", "\"version\":1", 1)).is_none());
     }
 
     #[test]
     fn a_closed_pane_can_be_shown_again() {
-        let mut tree = first();
+        let mut tree = first(Room::Wide);
         hide(&mut tree, Pane::Log);
         assert!(!is_shown(&tree, Pane::Log));
         show(&mut tree, Pane::Log);

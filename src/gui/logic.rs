@@ -185,11 +185,11 @@ impl App {
         self.opening = None;
         match opened {
             Ok(Opened::Clip(mut loaded)) => {
-                let bundled = self.first_clip
-                    && loaded
-                        .path
-                        .file_name()
-                        .is_some_and(|name| name == media::BUNDLED_NAME);
+                let is_sample = loaded
+                    .path
+                    .file_name()
+                    .is_some_and(|name| name == media::BUNDLED_NAME);
+                let bundled = self.first_clip && is_sample;
                 self.first_clip = false;
                 self.recipe = loaded.recipe.take();
                 if !bundled {
@@ -197,6 +197,14 @@ impl App {
                 }
                 if self.document.clip.as_ref() != Some(&loaded.path) {
                     self.replace_clips(&loaded.path);
+                    if !is_sample && self.document.subject == media::BUNDLED_WORDS {
+                        // Words about another clip would teach the model something wrong.
+                        self.document.subject.clear();
+                        self.notices.say(
+                            "Say under Clip words what this clip shows: the thing and its movement.",
+                            None,
+                        );
+                    }
                 }
                 if bundled {
                     self.history.restart(self.document.clone());
@@ -403,7 +411,7 @@ impl App {
             Command::Larger => self.scale_to(self.settings.scale + SCALE_STEP),
             Command::Smaller => self.scale_to(self.settings.scale - SCALE_STEP),
             Command::NormalSize => self.scale_to(1.0),
-            Command::ResetLayout => self.tree = layout::first(),
+            Command::ResetLayout => self.tree = layout::first(self.room),
             _ => {
                 let full = self
                     .ctx

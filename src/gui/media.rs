@@ -19,6 +19,8 @@ use crate::video::{self, Clip, Fitted, Frame, Limits, VideoError};
 const BUNDLED: &[u8] = include_bytes!("../../assets/sample/red-circle.mp4");
 /// Its name.
 pub const BUNDLED_NAME: &str = "red-circle.mp4";
+/// What it shows.
+pub const BUNDLED_WORDS: &str = "a red circle";
 /// Height of a filmstrip picture in pixels, for sharp screens.
 const THUMB_HEIGHT: u32 = 96;
 /// Pictures of a filmstrip at most.

@@ -191,7 +191,8 @@ impl Notices {
             return None;
         }
         egui::Area::new(egui::Id::unique("toasts"))
-            .anchor(egui::Align2::LEFT_BOTTOM, egui::vec2(12.0, -12.0))
+            // Over the plots: everywhere else stands something that is clicked.
+            .anchor(egui::Align2::RIGHT_BOTTOM, egui::vec2(-12.0, -12.0))
             .order(egui::Order::Foreground)
             .show(ctx, |ui| {
                 ui.set_max_width(420.0);

@@ -393,9 +393,6 @@ impl App {
         }
         self.compare.choose(None);
         self.run_view.follow();
-        if layout::is_shown(&self.tree, Pane::Result) {
-            layout::show(&mut self.tree, Pane::Result);
-        }
         if !starting.is_sampling {
             self.memory.start_peak();
         }
@@ -413,7 +410,17 @@ impl App {
                         .amend(|document| document.runs.push(path.clone()));
                 }
             }
-            Said::Sampled => self.show_sample(),
+            Said::Sampled => {
+                self.show_sample();
+                // Until now the motion stood in its place.
+                let first = self
+                    .queue
+                    .current()
+                    .is_some_and(|run| run.samples.len() == 1);
+                if first && layout::is_shown(&self.tree, Pane::Result) {
+                    layout::show(&mut self.tree, Pane::Result);
+                }
+            }
             Said::Over => self.run_over(),
         }
     }

@@ -423,15 +423,7 @@ impl Run {
                 self.pace.last_at = None;
             }
             Event::Progress { done, total, .. } => (self.done, self.total) = (done, total),
-            Event::Step(stats) => {
-                self.pace
-                    .step(now_secs, stats.step.saturating_sub(self.step()));
-                (self.done, self.total, self.steps) = (stats.step, stats.steps, stats.steps);
-                // A resume repeats what came after its checkpoint.
-                let known = self.stats.partition_point(|old| old.step < stats.step);
-                self.stats.truncate(known);
-                self.stats.push(stats);
-            }
+            Event::Step(stats) => self.step_done(stats, now_secs),
             Event::Gradients { norms, .. } => self.gradients = norms,
             Event::Note { text } => said.push(Said::Note(text)),
             Event::Paused { step } => {
@@ -453,8 +445,7 @@ impl Run {
                 self.marks.push(Mark { step, text });
             }
             Event::PreviewReady { prompt, path, .. } => {
-                let asked = self.asked.pop_front_if(|(words, _)| *words == prompt);
-                let seed = asked.map(|(_, seed)| seed).or(self.seed);
+                let seed = self.seed_of(&prompt);
                 self.take_sample(ctx, (false, path, seed), said);
             }
             Event::CheckpointSaved { step, path } => said.push(Said::Note(format!(
@@ -490,6 +481,24 @@ impl Run {
                 said.push(Said::Over);
             }
         }
+    }
+
+    fn step_done(&mut self, stats: StepStats, now_secs: f64) {
+        self.pace
+            .step(now_secs, stats.step.saturating_sub(self.step()));
+        (self.done, self.total, self.steps) = (stats.step, stats.steps, stats.steps);
+        // A resume repeats what came after its checkpoint.
+        let known = self.stats.partition_point(|old| old.step < stats.step);
+        self.stats.truncate(known);
+        self.stats.push(stats);
+    }
+
+    /// The seed of a preview: one that was asked for by hand has its own.
+    fn seed_of(&mut self, prompt: &str) -> Option<u64> {
+        let asked = self
+            .asked
+            .pop_front_if(|(words, _)| words.as_str() == prompt);
+        asked.map(|(_, seed)| seed).or(self.seed)
     }
 
     fn take_sample(

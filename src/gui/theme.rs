@@ -211,8 +211,10 @@ fn visuals(theme: Theme, colours: &Palette) -> Visuals {
     visuals.widgets.hovered = widget(colours.hover, colours.press, colours.strong);
     visuals.widgets.active = widget(colours.press, colours.accent, colours.strong);
     visuals.widgets.open = widget(colours.hover, colours.line, colours.strong);
-    visuals.selection.bg_fill = colours.accent.gamma_multiply(0.45);
-    visuals.selection.stroke = Stroke::new(1.0, colours.accent);
+    // What is chosen is read as easily as what is not.
+    let share = if theme == Theme::Dark { 0.45 } else { 0.3 };
+    visuals.selection.bg_fill = colours.accent.gamma_multiply(share);
+    visuals.selection.stroke = Stroke::new(1.0, colours.strong);
     visuals.hyperlink_color = colours.accent;
     visuals.weak_text_color = Some(colours.weak);
     visuals.faint_bg_color = colours.raised.gamma_multiply(0.5);

@@ -76,7 +76,7 @@ fn a_finished_run_is_sampled_again_and_shown_again_in_another_window() {
 
 #[test]
 fn the_bands_that_are_heard_become_the_bands_that_are_trained() {
-    let mut studio = Studio::with(two_steps(), [1280.0, 800.0]);
+    let mut studio = Studio::with(two_steps(), [1280.0, 1200.0]);
     studio.drop_square(4);
     studio.see("Solo 2–4 frames");
     studio.harness.get_by_label("Solo 2–4 frames").click();
@@ -117,7 +117,7 @@ fn waiting_runs_are_moved_and_taken_out() {
         waiting.map(|next| next.title.clone()).collect()
     };
     assert_eq!(titles(studio.app()), ["a fox", "an owl"]);
-    studio.click("2 in the queue");
+    studio.click("2 waiting");
     let earlier = studio
         .harness
         .get_all_by_role_and_label(egui::Role::Button, "Earlier");
@@ -125,7 +125,7 @@ fn waiting_runs_are_moved_and_taken_out() {
     studio.harness.run_steps(3);
     assert_eq!(titles(studio.app()), ["an owl", "a fox"]);
     if !studio.shows("Remove") {
-        studio.click("2 in the queue");
+        studio.click("2 waiting");
     }
     let remove = studio
         .harness

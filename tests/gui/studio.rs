@@ -160,6 +160,15 @@ impl Studio {
         self.harness.run_steps(3);
     }
 
+    /// Unfolds rows of the panel.
+    #[track_caller]
+    pub fn unfold(&mut self, name: &str) {
+        self.harness
+            .get_by_role_and_label(egui::Role::DisclosureTriangle, name)
+            .click();
+        self.harness.run_steps(3);
+    }
+
     pub fn press(&mut self, modifiers: Modifiers, key: Key) {
         self.harness.key_press_modifiers(modifiers, key);
         self.harness.run_steps(3);

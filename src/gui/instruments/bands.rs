@@ -12,6 +12,7 @@ use super::chrome::{
 use super::picture::{Easel, Look, Picture, Values};
 use super::results::{Bands, ClipInput, Shown};
 use super::scales::{scale_name, scales, seconds_name, times};
+use crate::gui::theme;
 use crate::motion::picture::colour::Map;
 use crate::viz::Paint;
 
@@ -22,6 +23,8 @@ const BARS_WIDTH: f32 = 56.0;
 const MAX_ROW: f32 = 44.0;
 const MIN_ROW: f32 = 26.0;
 const GAP: f32 = 6.0;
+/// Less is no colour bar, in points.
+const MIN_BAR: f32 = 110.0;
 
 /// State of the pane.
 #[derive(Default)]
@@ -121,7 +124,7 @@ fn row_height(height: f32, count: usize) -> f32 {
 
 /// Room for the rows and for the map: beside the rows where the pane is wide, below them where it is not.
 fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
-    if body.width() >= 420.0 && body.width() > 1.5 * body.height() {
+    if body.width() >= 330.0 && body.width() > 1.5 * body.height() {
         let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
         return (
             Rect::from_min_max(body.min, pos2(edge - 12.0, body.bottom())),
@@ -152,7 +155,7 @@ impl BandsPane {
     }
 
     /// The mixing desk's own buttons; the weights, when the mix is asked for.
-    fn desk_ui(&mut self, ui: &mut Ui, bands: usize) -> Option<Vec<f64>> {
+    fn desk_ui(&mut self, ui: &mut Ui, bands: usize, most_step: f64) -> Option<Vec<f64>> {
         let mix = self.keep(bands);
         let mut asked = None;
         chips_row_ui(ui, |ui| {
@@ -168,6 +171,18 @@ impl BandsPane {
             if train.on_hover_text(tip).clicked() {
                 let weight = |keep: &bool| f64::from(u8::from(*keep));
                 asked = mix.as_ref().map(|keep| keep.iter().map(weight).collect());
+            }
+            let room = ui.available_size_before_wrap().x - 8.0;
+            if room > MIN_BAR {
+                let (rect, key) = ui.allocate_exact_size(vec2(room, 24.0), Sense::hover());
+                let bar = Bar {
+                    map: Map::Magnitude,
+                    low: "0".into(),
+                    high: figures(most_step),
+                    title: "energy over time, square-root scale",
+                };
+                short_bar(ui, rect.shrink2(vec2(8.0, 5.0)), &bar);
+                key.on_hover_text("What the colours of the rows mean: mean square of the motion in a stretch of time, square-root scale.");
             }
         });
         asked
@@ -197,10 +212,10 @@ impl BandsPane {
             );
             return None;
         };
-        let asked = self.desk_ui(ui, bands.levels + 1);
         let of_sample = sample.bands.as_deref().filter(|s| s.levels == bands.levels);
         let desk = Desk::new(clip, (bands, of_sample), view, self.chosen);
         let count = bands.levels + 1;
+        let asked = self.desk_ui(ui, count, desk.most_step);
         let rect = ui.available_rect_before_wrap();
         let body = Rect::from_min_max(
             rect.min,
@@ -213,7 +228,6 @@ impl BandsPane {
             ui,
             Rect::from_min_size(rows.min, vec2(rows.width(), head)),
             of_sample.is_some(),
-            desk.most_step,
         );
         let rows = Rect::from_min_max(pos2(rows.left(), rows.top() + head), rows.max);
         let height = row_height(rows.height(), count);
@@ -336,8 +350,7 @@ impl BandsPane {
         let (rms, high) = desk.shown.rms.get(desk.chosen)?;
         let (h, w) = desk.clip.size();
         let (area, bar) = split_below(rect, BAR_HEIGHT);
-        ui.painter()
-            .rect_filled(area, 2.0, ui.visuals().extreme_bg_color);
+        ui.painter().rect_filled(area, 2.0, theme::sunken(ui));
         let place = fitted(area, w, h);
         let paint = Paint::new(h, w, 0.0, *high);
         let key = egui::util::hash((desk.shown.serial, desk.chosen));
@@ -395,7 +408,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-fn heading(ui: &Ui, rect: Rect, has_sample: bool, most_step: f64) {
+fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
     let columns = Columns::of(rect);
     let weak = quiet(ui);
     let y = rect.top();
@@ -407,7 +420,7 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool, most_step: f64) {
         "time scale",
         weak,
     );
-    let drawn = text_inside(
+    text_inside(
         ui,
         rect,
         pos2(columns.mosaic.left(), y),
@@ -418,21 +431,6 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool, most_step: f64) {
             "energy"
         },
         weak,
-    );
-    // The mosaic's colours, where there is room for them beside its name.
-    let room = Rect::from_min_max(
-        pos2(drawn.right() + 8.0, y),
-        pos2(columns.mosaic.right(), rect.bottom()),
-    );
-    short_bar(
-        ui,
-        room,
-        &Bar {
-            map: Map::Magnitude,
-            low: "0".into(),
-            high: figures(most_step),
-            title: "square-root scale",
-        },
     );
     let [reference, sample] = series(ui);
     let drawn = text_inside(

@@ -10,12 +10,15 @@ use super::chrome::{
 };
 use super::picture::{Easel, Look, Picture, Values};
 use super::results::{ClipInput, FlowAt, Motion, Plane, Shown, Side};
+use crate::gui::theme;
 use crate::motion::picture::colour::{Map, of_motion};
 use crate::spectral::plain::Residual;
 use crate::viz::Paint;
 
 /// Width of the opacity's slider, in points.
 const OPACITY_WIDTH: f32 = 48.0;
+/// Below this width everything stands in one row, in points.
+const NARROW_ROW: f32 = 400.0;
 /// Points between two arrows.
 const ARROW_STEP: f32 = 18.0;
 /// Motion below this share of the fastest is not drawn as an arrow.
@@ -89,8 +92,7 @@ impl MotionPane {
             (Mode::Vectors, Some(motion)) => (motion.h, motion.w),
             _ => clip.size(),
         };
-        ui.painter()
-            .rect_filled(area, 2.0, ui.visuals().extreme_bg_color);
+        ui.painter().rect_filled(area, 2.0, theme::sunken(ui));
         let alone = !self.over;
         if !alone {
             let number = view.frame.min(clip.frames.len() - 1);
@@ -154,14 +156,18 @@ impl MotionPane {
         if self.mode == Mode::Vectors {
             self.of_ui(ui, channels);
         }
-        let chip = egui::Button::selectable(self.over, "Over clip").min_size(vec2(0.0, 24.0));
+        let narrow = ui.max_rect().width() < NARROW_ROW;
+        let label = if narrow { "Over" } else { "Over clip" };
+        let chip = egui::Button::selectable(self.over, label).min_size(vec2(0.0, 24.0));
         let tip = "Draw the motion over the picture. Off: the motion alone.";
         if ui.add(chip).on_hover_text(tip).clicked() {
             self.over = !self.over;
         }
-        if self.over && self.mode != Mode::Arrows {
+        // In a narrow pane the picture needs the height that a second row would take.
+        let fits = ui.available_size_before_wrap().x >= OPACITY_WIDTH + 16.0;
+        if self.over && self.mode != Mode::Arrows && (fits || !narrow) {
             // Where there is no room beside the chips, the slider is on a row of its own: it must not widen the pane.
-            if ui.available_size_before_wrap().x < OPACITY_WIDTH + 16.0 {
+            if !fits {
                 ui.end_row();
             }
             ui.spacing_mut().slider_width = OPACITY_WIDTH;
@@ -183,7 +189,7 @@ impl MotionPane {
     fn of_ui(&mut self, ui: &mut Ui, channels: usize) {
         let latents = (0..channels).map(Plane::Latent);
         let choice = egui::ComboBox::from_id_salt("plane")
-            .width(72.0)
+            .width(64.0)
             .selected_text(self.of.name())
             .show_ui(ui, |ui| {
                 for plane in std::iter::once(Plane::Pixels).chain(latents) {

@@ -12,6 +12,7 @@ use super::chrome::{
 use super::picture::{Easel, Look, Picture, Values};
 use super::profile::{Curves, profile_ui};
 use super::results::{Engine, Motion, Shown};
+use crate::gui::theme;
 use crate::motion::picture::colour::Map;
 use crate::spectral::plain::{
     frequency_radius, frequency_weight, weight_at_radius, weighted_log_amplitude, wrap_phase,
@@ -449,8 +450,7 @@ pub(super) fn period(cycles_per_pixel: f64, unit: &str) -> String {
 }
 
 fn missing(ui: &Ui, rect: Rect, text: &str) {
-    ui.painter()
-        .rect_filled(rect, 2.0, ui.visuals().extreme_bg_color);
+    ui.painter().rect_filled(rect, 2.0, theme::sunken(ui));
     let colour = ui.visuals().weak_text_color();
     text_inside(ui, rect, rect.center(), Align2::CENTER_CENTER, text, colour);
 }

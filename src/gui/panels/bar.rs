@@ -35,7 +35,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
             ui.label(model).on_hover_text("The text-to-video model.");
             if app.notices.unseen > 0 {
                 ui.separator();
-                let text = format!("{} new", plural(app.notices.unseen, "problem"));
+                let text = plural(app.notices.unseen, "new problem");
                 let text = egui::RichText::new(text).color(theme::error(ui));
                 let button = ui.add(egui::Button::new(text).frame(false));
                 let tip = "Shows everything that went wrong, with cause and remedy.";
@@ -47,7 +47,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
     });
 }
 
-/// `1 problem`, `2 problems`.
+/// `1 new problem`, `2 new problems`.
 fn plural(count: usize, word: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {word}{ending}")

@@ -85,11 +85,28 @@ impl Panes<'_> {
     }
 }
 
+/// Whether a pane can be drawn without its parts lying over each other.
+fn has_room(pane: Pane, room: egui::Vec2) -> bool {
+    let least = match pane {
+        Pane::Spectrum | Pane::Motion => egui::vec2(200.0, 110.0),
+        Pane::Bands => egui::vec2(250.0, 130.0),
+        Pane::Run => egui::vec2(300.0, 60.0),
+        Pane::Reference | Pane::Result | Pane::Transfer | Pane::Timeline | Pane::Log => {
+            egui::Vec2::ZERO
+        }
+    };
+    room.x >= least.x && room.y >= least.y
+}
+
 impl Behavior<Pane> for Panes<'_> {
     fn pane_ui(&mut self, ui: &mut egui::Ui, _tile: TileId, pane: &mut Pane) -> UiResponse {
         theme::pane(ui.visuals()).show(ui, |ui| {
             ui.set_min_size(ui.available_size());
-            self.pane_content_ui(ui, *pane);
+            if has_room(*pane, ui.available_size()) {
+                self.pane_content_ui(ui, *pane);
+            } else {
+                ui.centered_and_justified(|ui| ui.weak("Make this pane larger."));
+            }
         });
         UiResponse::None
     }

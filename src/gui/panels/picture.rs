@@ -354,14 +354,15 @@ fn wipe_ui(app: &mut App, ui: &mut egui::Ui, response: &egui::Response, rect: Re
 }
 
 fn modes_ui(app: &mut App, ui: &mut egui::Ui, area: Rect) {
-    let row = Rect::from_min_size(
-        area.right_top() + vec2(-288.0, 4.0),
-        vec2(284.0, theme::HIT_SIZE),
+    // One below the other at the side, where most pictures leave room: the picture is what people came for.
+    let side = Rect::from_min_size(
+        area.right_top() + vec2(-92.0, 4.0),
+        vec2(88.0, area.height() - 8.0),
     );
-    let layout = egui::Layout::right_to_left(egui::Align::Center);
-    ui.scope_builder(egui::UiBuilder::new().max_rect(row).layout(layout), |ui| {
-        ui.spacing_mut().item_spacing.x = 2.0;
-        for mode in Mode::ALL.into_iter().rev() {
+    let layout = egui::Layout::top_down_justified(egui::Align::Center);
+    ui.scope_builder(egui::UiBuilder::new().max_rect(side).layout(layout), |ui| {
+        ui.spacing_mut().item_spacing.y = 2.0;
+        for mode in Mode::ALL {
             let button = egui::Button::new(mode.label()).selected(app.compare.mode == mode);
             if ui.add(button).on_hover_text(mode.tooltip()).clicked() {
                 app.compare.mode = mode;

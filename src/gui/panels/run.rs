@@ -13,6 +13,8 @@ use crate::gui::run::{Run, Sample};
 use crate::gui::theme;
 use crate::job::{Outcome, Until};
 
+/// Width of what a run says of itself, in points.
+const STATUS_WIDTH: f32 = 268.0;
 /// Height of the axis below the samples, in points.
 const AXIS_HEIGHT: f32 = 18.0;
 
@@ -104,8 +106,8 @@ pub fn run_ui(app: &mut App, ui: &mut egui::Ui) {
     }
     let room = ui.available_size();
     ui.horizontal_top(|ui| {
-        ui.allocate_ui(vec2(210.0, room.y), |ui| {
-            ui.set_min_size(vec2(210.0, room.y));
+        ui.allocate_ui(vec2(STATUS_WIDTH, room.y), |ui| {
+            ui.set_min_size(vec2(STATUS_WIDTH, room.y));
             ui.vertical(|ui| status_ui(app, ui));
         });
         let rest = ui.available_width();
@@ -191,14 +193,18 @@ fn status_ui(app: &mut App, ui: &mut egui::Ui) {
     bar.widget_info(|| {
         egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, status.clone())
     });
-    ui.add(egui::Label::new(&status).wrap());
-    ui.label(
-        egui::RichText::new(pace_text(run))
-            .small()
-            .color(theme::weak(ui)),
-    );
-    buttons_ui(app, ui);
-    waiting_ui(app, ui);
+    let pace = pace_text(run);
+    if pace.is_empty() {
+        ui.add(egui::Label::new(&status).wrap());
+    } else {
+        let text = format!("{status}, {pace}");
+        let label = egui::Label::new(egui::RichText::new(&text).small()).truncate();
+        ui.add(label).on_hover_text(text);
+    }
+    ui.horizontal_wrapped(|ui| {
+        buttons_ui(app, ui);
+        waiting_ui(app, ui);
+    });
 }
 
 /// What can be asked of the shown run.
@@ -218,35 +224,33 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
         .filter(|_| run.outcome == Some(Outcome::Completed))
         .and_then(|folder| Some((folder.clone(), steps_of(app, folder)?)));
     let can_sample = run.has_weights() && !run.is_going();
-    ui.horizontal_wrapped(|ui| {
-        let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
-            let hover = command.hover_text(ui.ctx());
-            if ui.button(label).on_hover_text(hover).clicked() {
-                app.obey(command);
-            }
-        };
-        if training || can_sample {
-            command_ui(ui, Command::SampleNow, "Sample now");
+    let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
+        let hover = command.hover_text(ui.ctx());
+        if ui.button(label).on_hover_text(hover).clicked() {
+            app.obey(command);
         }
-        if training {
-            command_ui(ui, Command::CheckpointNow, "Checkpoint");
+    };
+    if training || can_sample {
+        command_ui(ui, Command::SampleNow, "Sample now");
+    }
+    if training {
+        command_ui(ui, Command::CheckpointNow, "Checkpoint");
+    }
+    if sampling {
+        command_ui(ui, Command::Stop, "Stop sampling");
+    }
+    if let Some(folder) = resume {
+        let tip = "Train on from the newest checkpoint.";
+        if ui.button("Resume").on_hover_text(tip).clicked() {
+            app.resume(folder, Until::Planned);
         }
-        if sampling {
-            command_ui(ui, Command::Stop, "Stop sampling");
+    }
+    if let Some((folder, steps)) = finished {
+        let tip = "More steps for this run, from its last checkpoint on.";
+        if ui.button("Train further…").on_hover_text(tip).clicked() {
+            app.dialog = Some(Dialog::further(folder, steps));
         }
-        if let Some(folder) = resume {
-            let tip = "Train on from the newest checkpoint.";
-            if ui.button("Resume").on_hover_text(tip).clicked() {
-                app.resume(folder, Until::Planned);
-            }
-        }
-        if let Some((folder, steps)) = finished {
-            let tip = "More steps for this run, from its last checkpoint on.";
-            if ui.button("Train further…").on_hover_text(tip).clicked() {
-                app.dialog = Some(Dialog::further(folder, steps));
-            }
-        }
-    });
+    }
 }
 
 /// What waits for its turn, to be moved up or taken out.
@@ -256,7 +260,7 @@ fn waiting_ui(app: &mut App, ui: &mut egui::Ui) {
         return;
     }
     let (mut up, mut out) = (None, None);
-    let title = format!("{} in the queue", waiting.len());
+    let title = format!("{} waiting", waiting.len());
     let menu = ui.menu_button(title, |ui| {
         ui.set_min_width(280.0);
         for (index, next) in waiting.iter().enumerate() {
@@ -306,7 +310,7 @@ fn pace_text(run: &Run) -> String {
         });
     }
     if let Some(eta) = run.eta_secs() {
-        parts.push(format!("{} of training left", length(eta)));
+        parts.push(format!("{} left", length(eta)));
     }
     parts.join(", ")
 }

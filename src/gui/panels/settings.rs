@@ -1,5 +1,7 @@
 //! The settings of the transfer column: the spectral terms, training and sampling, the cut.
 
+use std::cmp::Ordering;
+
 use eframe::egui;
 
 use super::method::{adapters_ui, memory_ui};
@@ -189,6 +191,8 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
 /// A row of name and number.
 pub(super) fn number_ui(ui: &mut egui::Ui, label: &str, number: egui::DragValue<'_>, hover: &str) {
     let name = ui.label(label);
+    // A value that a recipe or a preset brought stays as it is until somebody changes it.
+    let number = number.clamp_existing_to_range(false);
     ui.add(number).labelled_by(name.id).on_hover_text(hover);
     ui.end_row();
 }
@@ -434,19 +438,31 @@ fn size_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, limits: &ClipLimits
     let (mut width, mut height) = settings.size.unwrap_or(native);
     let label = ui.label("Size");
     ui.horizontal(|ui| {
-        let mut changed = false;
+        let (old_width, old_height) = (width, height);
+        let (mut changed, mut dragged) = (false, false);
         for value in [&mut width, &mut height] {
             let number = egui::DragValue::new(value)
                 .range(multiple..=2048)
                 .speed(f64::from(multiple) / 4.0);
             let field = ui.add(number).labelled_by(label.id);
+            dragged |= field.dragged();
             changed |= field
                 .on_hover_text(format!("In multiples of {multiple} pixels."))
                 .changed();
         }
         if changed {
-            let snap = |side: u32| ((side + multiple / 2) / multiple * multiple).max(multiple);
-            let size = (snap(width), snap(height));
+            let snap = |side: u32, old: u32| {
+                let near = ((side + multiple / 2) / multiple * multiple).max(multiple);
+                // A step of the keyboard is less than a multiple, and shall lead somewhere.
+                match side.cmp(&old) {
+                    Ordering::Greater if near == old && !dragged => old + multiple,
+                    Ordering::Less if near == old && !dragged => {
+                        old.saturating_sub(multiple).max(multiple)
+                    }
+                    _ => near,
+                }
+            };
+            let size = (snap(width, old_width), snap(height, old_height));
             settings.size = (size != native).then_some(size);
         }
     });
