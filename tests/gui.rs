@@ -171,9 +171,7 @@ fn a_finished_run_is_trained_further() {
         .set_value_accesskit(3.0);
     studio.harness.run_steps(3);
     studio.click("Train further");
-    studio.step_until("end of the longer run", |app| {
-        app.queue().current().is_some_and(|run| !run.is_going())
-    });
+    studio.wait_for_end();
     assert_eq!(studio.run().outcome, Some(Outcome::Completed));
     assert_eq!((studio.run().step(), studio.run().steps), (5, 5));
     let record = RunFolder::look::<TransferConfig>(&run).unwrap();

@@ -92,10 +92,27 @@ pub(super) fn run(args: &EvaluateArgs, flags: &ArgMatches) -> Result<Ending, Rep
     let typed = typed_settings(flags);
     let config = settings(&args.config, flags, args.preset)?;
     let request = match &args.result {
-        Some(result) => Request::Evaluate(Box::new(comparison(args, result, config, &typed)?)),
+        Some(result) => {
+            refuse_suite_flags(flags)?;
+            Request::Evaluate(Box::new(comparison(args, result, config, &typed)?))
+        }
         None => Request::Suite(Box::new(suite(args, flags, config, &typed)?)),
     };
     watch::run(request, args.model.threads, &args.events)
+}
+
+/// clap forgives a missing `--suite` where something is there that excludes it.
+fn refuse_suite_flags(flags: &ArgMatches) -> Result<(), Report> {
+    let typed = |name: &&str| flags.value_source(name) == Some(ValueSource::CommandLine);
+    match ["clips", "seeds", "output", "preset"]
+        .iter()
+        .copied()
+        .find(typed)
+    {
+        Some(name) => Err(refused(name, "It is a setting of a suite.")
+            .advise("Leave it out, or ask for --suite drawn without a result.")),
+        None => Ok(()),
+    }
 }
 
 fn comparison(

@@ -86,20 +86,21 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     if RunFolder::is_run(path) {
         return past::read(path, stop).map(|past| Opened::Run(Box::new(past)));
     }
-    if ModelFolder::is_meant(path) {
-        // Read now, so that what is wrong with it is told before it takes the place of one that works.
-        model(Some(path))?;
-        return Ok(Opened::Model(path.to_owned()));
-    }
     let ends_with = |wanted: &str| {
         path.is_file()
             && path
                 .extension()
                 .is_some_and(|ending| ending.eq_ignore_ascii_case(wanted))
     };
+    // Before models: of those, a single file is a part.
     if ends_with("safetensors") {
         let about = WeightsAbout::of_file(path).map_err(report)?;
         return Ok(Opened::Weights(path.to_owned(), about.map(Box::new)));
+    }
+    if ModelFolder::is_meant(path) {
+        // Read now, so that what is wrong with it is told before it takes the place of one that works.
+        model(Some(path))?;
+        return Ok(Opened::Model(path.to_owned()));
     }
     if ends_with("toml") {
         let project = Project::read(path).map_err(|error| report(error.into()))?;

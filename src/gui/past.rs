@@ -49,11 +49,13 @@ pub struct PastSample {
     pub is_result: bool,
 }
 
+type ReadRun = Task<Result<Past, Report>>;
+
 /// Runs that are read on a thread.
 #[derive(Default)]
 pub struct Reading {
     /// One that was asked for, and how far to go on with it.
-    one: Option<(Task<Result<Past, Report>>, Option<Until>)>,
+    one: Option<(ReadRun, Option<Until>)>,
     /// Those of a project.
     all: Option<Task<Vec<Past>>>,
 }

@@ -442,6 +442,9 @@ impl Run {
             } => {
                 let text = format!("{setting} {value}");
                 said.push(Said::Note(format!("From step {}: {text}.", step + 1)));
+                // A run that went back to its checkpoint is told again what was changed since.
+                self.marks
+                    .retain(|mark| (mark.step, &mark.text) != (step, &text));
                 self.marks.push(Mark { step, text });
             }
             Event::PreviewReady { prompt, path, .. } => {
@@ -467,20 +470,22 @@ impl Run {
             | Event::Cell { .. }
             | Event::Table { .. } => {}
             Event::Warning(report) => said.push(Said::Problem(report)),
-            Event::Finished(outcome) => {
-                if let Outcome::Failed(report) = &outcome {
-                    said.push(Said::Problem(report.clone()));
-                }
-                self.outcome = Some(outcome);
-                self.paused = false;
-                if !self.is_sampling {
-                    self.took_secs = Some(now_secs - self.started_at);
-                }
-                self.asked.clear();
-                self.handle = None;
-                said.push(Said::Over);
-            }
+            Event::Finished(outcome) => self.over(outcome, now_secs, said),
         }
+    }
+
+    fn over(&mut self, outcome: Outcome, now_secs: f64, said: &mut Vec<Said>) {
+        if let Outcome::Failed(report) = &outcome {
+            said.push(Said::Problem(report.clone()));
+        }
+        self.outcome = Some(outcome);
+        self.paused = false;
+        if !self.is_sampling {
+            self.took_secs = Some(now_secs - self.started_at);
+        }
+        self.asked.clear();
+        self.handle = None;
+        said.push(Said::Over);
     }
 
     fn step_done(&mut self, stats: StepStats, now_secs: f64) {

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use ffmpeg_next::codec::{self, Context as CodecContext, decoder};
 use ffmpeg_next::color::TransferCharacteristic;
-use ffmpeg_next::format::context::{Input, StreamIo};
+use ffmpeg_next::format::context::Input;
 use ffmpeg_next::format::stream::Disposition;
 use ffmpeg_next::frame::Video;
 use ffmpeg_next::packet::side_data::Type as SideData;
 use ffmpeg_next::util::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Dictionary, Error, Packet, Rational, Stream, format, media};
 
-use super::ffi::{Interrupt, allowed_readers, metadata, stated_size};
+use super::ffi::{Interrupt, allowed_readers, metadata, reader, stated_size};
 use super::input::{FilmFile, describe};
 use super::keep::Keep;
 use super::orient::Orientation;
@@ -27,7 +27,7 @@ const MAX_PIXEL_ASPECT: f64 = 16.0;
 
 /// Opens the container. The answer lives no longer than `cancel`.
 fn open_container(film: FilmFile, path: &Path, interrupt: Interrupt) -> Result<Input, VideoError> {
-    let io = StreamIo::from_read_seek(film.file).map_err(|e| decode_error(path, e))?;
+    let io = reader(film.file).map_err(|e| decode_error(path, e))?;
     let options: Dictionary = [
         // Nothing inside the file may make FFmpeg open another file or address.
         ("protocol_whitelist", "none"),

@@ -1,13 +1,14 @@
 //! FFmpeg calls that ffmpeg-next does not wrap, or wraps in a way that trusts the file.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::fs::File;
 use std::ptr;
 use std::sync::OnceLock;
 
 use ffmpeg_next::codec::Parameters;
-use ffmpeg_next::ffi;
-use ffmpeg_next::format::context::Input;
+use ffmpeg_next::format::context::{Input, StreamIo};
 use ffmpeg_next::software::scaling;
+use ffmpeg_next::{Error, ffi};
 
 use super::MAX_RECIPE_BYTES;
 
@@ -88,6 +89,43 @@ impl Interrupt {
     pub(super) fn cancelled(&self) -> bool {
         // SAFETY: alive by the promise made to `new`.
         unsafe { (*self.0)() }
+    }
+}
+
+/// Most bytes of a film that are read at once.
+const MAX_READ_BYTES: c_int = 256 << 10;
+
+type ReadPacket = unsafe extern "C" fn(*mut c_void, *mut u8, c_int) -> c_int;
+
+/// How ffmpeg-next reads a [`File`].
+static READ_FILE: OnceLock<ReadPacket> = OnceLock::new();
+
+/// Lets FFmpeg read a file, in pieces.
+///
+/// A reader of FFmpeg asks for as many bytes as a film states, and ffmpeg-next clears that much memory before it reads: a
+/// film of 3 kB could ask for two gigabytes. A read may give less than it was asked for; FFmpeg then asks again.
+///
+/// # Errors
+/// When there is no memory.
+pub(super) fn reader(file: File) -> Result<StreamIo, Error> {
+    let mut io = StreamIo::from_read_seek(file)?;
+    // SAFETY: the context is alive as long as `io`, and nothing reads from it yet. The function that is put aside is that of
+    // every `File`, so that `read_piece` may call it for any context made here.
+    unsafe {
+        let context = io.as_mut_ptr();
+        if let Some(read) = (*context).read_packet {
+            READ_FILE.get_or_init(|| read);
+            (*context).read_packet = Some(read_piece);
+        }
+    }
+    Ok(io)
+}
+
+unsafe extern "C" fn read_piece(opaque: *mut c_void, buffer: *mut u8, size: c_int) -> c_int {
+    match READ_FILE.get() {
+        // SAFETY: FFmpeg's own arguments, and fewer bytes than the buffer holds.
+        Some(read) => unsafe { read(opaque, buffer, size.min(MAX_READ_BYTES)) },
+        None => ffi::AVERROR_EOF,
     }
 }
 

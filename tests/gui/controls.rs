@@ -9,10 +9,12 @@ use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use spectral_motion::gui::command::Menu;
 use spectral_motion::gui::{App, Document};
 
+use spectral_motion::train::TransferConfig;
+
 use super::studio::{Studio, steps_without_end};
 
 /// Tall enough that the panel needs no scrolling.
-const TALL: [f32; 2] = [1280.0, 1700.0];
+const TALL: [f32; 2] = [1280.0, 2600.0];
 /// Smallest side of what is clicked, in points.
 const HIT_SIZE: f64 = 24.0;
 
@@ -148,7 +150,11 @@ fn take_back(studio: &mut Studio, name: &str, before: &Document) {
 
 #[test]
 fn every_change_of_the_panel_is_undone_and_redone() {
-    let mut studio = Studio::with(steps_without_end(), TALL);
+    let settings = TransferConfig {
+        steps: 40,
+        ..steps_without_end()
+    };
+    let mut studio = Studio::with(settings, TALL);
     studio.drop_square(6);
     studio.unfold("Training and sampling");
     studio.unfold("Clip");
