@@ -8,6 +8,7 @@ use super::app::App;
 use super::command::{Command, Menu};
 use super::export::ExportForm;
 use super::notices::Notices;
+use super::panels::whole_number;
 use super::task::Task;
 use super::theme;
 use crate::job;
@@ -344,7 +345,7 @@ impl App {
         ui.add_space(4.0);
         ui.horizontal(|ui| {
             let label = ui.label("Steps more");
-            let number = egui::DragValue::new(more).range(1..=MORE_STEPS);
+            let number = whole_number(more).range(1..=MORE_STEPS);
             ui.add(number).labelled_by(label.id).on_hover_text(
                 "The run goes on from its last checkpoint, as if it had been this long from the start.",
             );

@@ -3,6 +3,7 @@
 use eframe::egui;
 
 use super::settings::{about, number_ui};
+use super::whole_number;
 use crate::gui::app::App;
 use crate::train::{CosineAxis, FftNorm, TransferConfig};
 
@@ -26,11 +27,10 @@ fn choice_ui<T: Copy + PartialEq>(
     value: &mut T,
     choices: &[(T, &str, &str)],
 ) {
-    let label = ui.label(label);
+    ui.label(label);
     ui.horizontal(|ui| {
         for (choice, name, hover) in choices {
             ui.selectable_value(value, *choice, *name)
-                .labelled_by(label.id)
                 .on_hover_text(*hover);
         }
     });
@@ -120,12 +120,12 @@ fn training_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     let label = ui.label("Noise levels");
     ui.horizontal(|ui| {
         let most = settings.max_timestep;
-        let least = egui::DragValue::new(&mut settings.min_timestep).range(0..=most);
+        let least = whole_number(&mut settings.min_timestep).range(0..=most);
         ui.add(least)
             .labelled_by(label.id)
             .on_hover_text("The least noise that is trained: a diffusion timestep.");
         let least = settings.min_timestep;
-        let most = egui::DragValue::new(&mut settings.max_timestep).range(least..=999);
+        let most = whole_number(&mut settings.max_timestep).range(least..=999);
         ui.add(most)
             .labelled_by(label.id)
             .on_hover_text("The most noise that is trained: a diffusion timestep, 999 for all.");
@@ -137,7 +137,7 @@ fn files_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     number_ui(
         ui,
         "Checkpoints kept",
-        egui::DragValue::new(&mut settings.keep_checkpoints).range(1..=1000),
+        whole_number(&mut settings.keep_checkpoints).range(1..=1000),
         "The newest ones; older ones are removed.",
     );
     let label = ui.label("Film speed");

@@ -4,6 +4,7 @@ use eframe::egui;
 
 use super::settings::{about, number_ui};
 use super::transfer::{model_row_ui, preset_row_ui};
+use super::whole_number;
 use crate::gui::app::App;
 use crate::methods::{Method, Precision};
 use crate::train::{Checkpointing, TransferConfig};
@@ -118,7 +119,7 @@ pub(super) fn adapters_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     number_ui(
         ui,
         "Rank",
-        egui::DragValue::new(&mut settings.rank).range(1..=1024),
+        whole_number(&mut settings.rank).range(1..=1024),
         "Inner width of the adapters: more learns more, and copies more.",
     );
     number_ui(
@@ -133,7 +134,7 @@ pub(super) fn adapters_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     number_ui(
         ui,
         "Dropout until",
-        egui::DragValue::new(&mut until)
+        whole_number(&mut until)
             .range(0..=1_000_000)
             .suffix(" steps"),
         "Steps after which dropout ends, 0 for never. The authors' code ends it after 50.",

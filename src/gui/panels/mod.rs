@@ -38,6 +38,12 @@ pub fn arrow_steps(ui: &egui::Ui, response: &egui::Response) -> i64 {
     pressed(egui::Key::ArrowRight) - pressed(egui::Key::ArrowLeft)
 }
 
+/// A whole number that the arrow keys move by one. egui's own speed for whole numbers, a quarter, is right for dragging and
+/// rounds to nothing at a key.
+pub fn whole_number<N: egui::emath::Numeric>(value: &mut N) -> egui::DragValue<'_> {
+    egui::DragValue::new(value).speed(1.0)
+}
+
 /// A line around what has the focus. Only for those who move it by the keyboard: a click needs no such sign.
 pub fn focus_ui(ui: &egui::Ui) {
     let ctx = ui.ctx();

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use eframe::egui;
 
 use super::method::{adapters_ui, memory_ui};
+use super::whole_number;
 use crate::gui::app::App;
 use crate::gui::instruments::scale_name;
 use crate::job::{GUIDANCE, SAMPLING_STEPS};
@@ -80,14 +81,13 @@ pub(super) fn spectral_ui(app: &mut App, ui: &mut egui::Ui) {
             );
             cutoff_ui(ui, settings);
             levels_ui(ui, settings, frames);
-            let label = ui.label("Residual");
+            ui.label("Residual");
             ui.horizontal(|ui| {
                 for (value, name, hover) in [
                     (Residual::Signed, "Signed", "Frame differences with their sign, as in the paper."),
                     (Residual::Abs, "Absolute", "Without their sign, as in the authors' code."),
                 ] {
                     ui.selectable_value(&mut settings.residual, value, name)
-                        .labelled_by(label.id)
                         .on_hover_text(hover);
                 }
             });
@@ -212,7 +212,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             number_ui(
                 ui,
                 "Steps",
-                egui::DragValue::new(&mut settings.steps).range(0..=100_000),
+                whole_number(&mut settings.steps).range(0..=100_000),
                 "Training steps; 0 samples with the model as it is.",
             );
             let rate = egui::DragValue::new(&mut settings.learning_rate)
@@ -228,7 +228,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             number_ui(
                 ui,
                 "Seed",
-                egui::DragValue::new(&mut settings.seed),
+                whole_number(&mut settings.seed),
                 "Seed of all noise: the same seed gives the same film.",
             );
             saving_ui(ui, settings);
@@ -237,7 +237,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
                 .or(card.steps)
                 .unwrap_or(SAMPLING_STEPS);
             let name = ui.label("Sampling steps");
-            let number = egui::DragValue::new(&mut steps).range(1..=1000);
+            let number = whole_number(&mut steps).range(1..=1000);
             let field = ui.add(number).labelled_by(name.id);
             if field
                 .on_hover_text("Denoising steps of a sample.")
@@ -271,7 +271,7 @@ fn saving_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     number_ui(
         ui,
         "Sample every",
-        egui::DragValue::new(&mut settings.preview_every)
+        whole_number(&mut settings.preview_every)
             .range(0..=10_000)
             .suffix(" steps"),
         "Training steps between two samples, 0 for none.",
@@ -279,7 +279,7 @@ fn saving_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     number_ui(
         ui,
         "Checkpoint every",
-        egui::DragValue::new(&mut settings.checkpoint_every)
+        whole_number(&mut settings.checkpoint_every)
             .range(0..=10_000)
             .suffix(" steps"),
         "Training steps between two checkpoints, 0 for none but the last.",
@@ -382,7 +382,7 @@ pub(super) fn clip_ui(app: &mut App, ui: &mut egui::Ui) {
         .show(ui, |ui| {
             let mut frames = settings.frames.unwrap_or(limits.default_frames);
             let name = ui.label("Frames");
-            let number = egui::DragValue::new(&mut frames).range(2..=64);
+            let number = whole_number(&mut frames).range(2..=64);
             let hover = format!(
                 "Frames the model sees. It was made for {}; others work less well.",
                 limits.default_frames
@@ -397,7 +397,7 @@ pub(super) fn clip_ui(app: &mut App, ui: &mut egui::Ui) {
             }
             ui.end_row();
             size_ui(ui, settings, &limits);
-            let label = ui.label("Shape");
+            ui.label("Shape");
             ui.horizontal(|ui| {
                 for (fit, name, hover) in [
                     (
@@ -417,7 +417,6 @@ pub(super) fn clip_ui(app: &mut App, ui: &mut egui::Ui) {
                     ),
                 ] {
                     ui.selectable_value(&mut settings.fit, fit, name)
-                        .labelled_by(label.id)
                         .on_hover_text(hover);
                 }
             });
