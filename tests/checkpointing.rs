@@ -8,25 +8,12 @@ use spectral_motion::models::ModelFolder;
 use spectral_motion::nn::{Dropout, NoiseStream, Purpose, Tape};
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::train::{
-    Batch, Checkpointing, Item, Objective, StepStats, Trainer, TransferConfig, losses, spatial_loss,
+    Checkpointing, Item, Objective, StepStats, Trainer, TransferConfig, losses, spatial_loss,
 };
 
-use crate::common::micro_model;
+use crate::common::{micro_batch, micro_model};
 
 const CUT: [Checkpointing; 2] = [Checkpointing::Block, Checkpointing::Level];
-
-/// Five frames of 8 by 6: no size divides evenly on the way down.
-fn batch() -> Batch {
-    let mut noise = NoiseStream::new(5, Purpose::Noise);
-    let mut draw = |shape: &[usize]| noise.normal(shape, DType::F32, &Device::Cpu).unwrap();
-    Batch {
-        v0: draw(&[1, 4, 5, 8, 6]),
-        eps: draw(&[1, 4, 5, 8, 6]),
-        t: vec![400],
-        text: draw(&[1, 77, 16]),
-        anchor: 0,
-    }
-}
 
 fn config(method: Method, checkpointing: Checkpointing) -> TransferConfig {
     TransferConfig {
@@ -64,7 +51,7 @@ fn all_bits<'a>(
 
 #[test]
 fn vmc_gradients_are_bitwise_those_without_checkpointing() {
-    let batch = batch();
+    let batch = micro_batch();
     let run = |checkpointing| {
         let config = config(Method::Vmc, checkpointing);
         let (tuned, schedule) = tuned(&config);
@@ -90,7 +77,7 @@ fn trained(
     let config = config(method, checkpointing);
     let (tuned, schedule) = tuned(&config);
     let vars = tuned.vars.clone();
-    let batch = batch();
+    let batch = micro_batch();
     let mut trainer = Trainer::new(
         &config,
         tuned,
@@ -142,7 +129,7 @@ fn a_pass_recomputed_after_the_next_one_was_switched_on_has_other_gradients() {
             .unwrap();
         var.set(&random.affine(0.2, 0.0).unwrap()).unwrap();
     }
-    let batch = batch();
+    let batch = micro_batch();
     let dropout = || Some(Dropout::new(0.3, NoiseStream::new(1, Purpose::Dropout)));
     let gradients = |switch: &dyn Fn()| {
         branches.temporal.set(0.0, false, None);

@@ -11,7 +11,7 @@ use spectral_motion::schedulers::{NoiseSchedule, PredictionType};
 use spectral_motion::spectral::loss::SpectralLoss;
 use spectral_motion::train::{Batch, Item, Objective, TrainError, Trainer, TransferConfig, losses};
 
-use crate::common::micro_model;
+use crate::common::{micro_batch, micro_model};
 
 struct Micro {
     unet: UNet3DConditionModel,
@@ -23,15 +23,7 @@ struct Micro {
 fn micro(trains: &dyn Fn(&str) -> bool) -> Micro {
     let folder = ModelFolder::open(&micro_model()).unwrap();
     let (unet, vars) = folder.load_unet(trains, &Device::Cpu).unwrap();
-    let mut noise = NoiseStream::new(5, Purpose::Noise);
-    let mut draw = |shape: &[usize]| noise.normal(shape, DType::F32, &Device::Cpu).unwrap();
-    let batch = Batch {
-        v0: draw(&[1, 4, 5, 8, 6]),
-        eps: draw(&[1, 4, 5, 8, 6]),
-        t: vec![400],
-        text: draw(&[1, 77, 16]),
-        anchor: 0,
-    };
+    let batch = micro_batch();
     Micro {
         unet,
         vars,

@@ -10,25 +10,13 @@ use spectral_motion::models::ModelFolder;
 use spectral_motion::nn::{NoiseStream, Purpose, Tape};
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::train::{
-    Batch, Checkpointing, Item, Objective, TrainError, Trainer, TransferConfig, losses,
+    Checkpointing, Item, Objective, TrainError, Trainer, TransferConfig, losses,
 };
 
-use crate::common::{micro_model, moving_square};
+use crate::common::{micro_batch, micro_model, moving_square};
 
 /// What the loss is multiplied with at first, as PyTorch's `GradScaler` does.
 const SCALE: f64 = 65_536.0;
-
-fn batch() -> Batch {
-    let mut noise = NoiseStream::new(5, Purpose::Noise);
-    let mut draw = |shape: &[usize]| noise.normal(shape, DType::F32, &Device::Cpu).unwrap();
-    Batch {
-        v0: draw(&[1, 4, 5, 8, 6]),
-        eps: draw(&[1, 4, 5, 8, 6]),
-        t: vec![400],
-        text: draw(&[1, 77, 16]),
-        anchor: 0,
-    }
-}
 
 fn config(method: Method, precision: Precision) -> TransferConfig {
     TransferConfig {
@@ -85,7 +73,7 @@ struct Pass {
 fn pass(method: Method, precision: Precision, smaller: f64, scale: f64) -> Pass {
     let config = config(method, precision);
     let (tuned, schedule) = tuned(&config);
-    let batch = batch();
+    let batch = micro_batch();
     let out = tuned
         .unet
         .forward(&batch.v0, &[400.0], &batch.text)
@@ -178,7 +166,7 @@ fn trainer(lambda_g: f64) -> (Trainer, BTreeMap<String, Var>) {
         ..config(Method::Vmc, Precision::F16)
     };
     let (tuned, schedule) = tuned(&config);
-    let (vars, batch) = (tuned.vars.clone(), batch());
+    let (vars, batch) = (tuned.vars.clone(), micro_batch());
     let trainer = Trainer::new(
         &config,
         tuned,

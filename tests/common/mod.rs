@@ -6,11 +6,27 @@ pub mod damage;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use candle_core::{DType, Device};
+use spectral_motion::nn::{NoiseStream, Purpose};
 use spectral_motion::project::TensorFile;
+use spectral_motion::train::Batch;
 
 /// The committed model that is small enough for every test: 2 levels of 16 and 32 channels, VAE factor 8.
 pub fn micro_model() -> PathBuf {
     golden("micro/model")
+}
+
+/// A step's input for the micro model. Five frames of 8 by 6: no size divides evenly on the way down.
+pub fn micro_batch() -> Batch {
+    let mut noise = NoiseStream::new(5, Purpose::Noise);
+    let mut draw = |shape: &[usize]| noise.normal(shape, DType::F32, &Device::Cpu).unwrap();
+    Batch {
+        v0: draw(&[1, 4, 5, 8, 6]),
+        eps: draw(&[1, 4, 5, 8, 6]),
+        t: vec![400],
+        text: draw(&[1, 77, 16]),
+        anchor: 0,
+    }
 }
 
 /// A file or folder of the committed golden data.
