@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use eframe::egui;
 
 use super::app::App;
-use super::command::{Command, Menu};
 use super::export::ExportForm;
 use super::notices::Notices;
 use super::panels::whole_number;
+use super::shortcuts;
 use super::task::Task;
 use super::theme;
 use crate::job;
@@ -164,7 +164,7 @@ impl App {
             return;
         };
         let width = match dialog {
-            Dialog::Shortcuts => 680.0,
+            Dialog::Shortcuts => (ctx.content_rect().width() - 80.0).clamp(480.0, 960.0),
             Dialog::Problems => 520.0,
             _ => 460.0,
         };
@@ -178,7 +178,10 @@ impl App {
                 Dialog::Save { path } => self.save_ui(ui, path),
                 Dialog::Export(form) => self.export_ui(ui, form),
                 Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
-                Dialog::Shortcuts => shortcuts_ui(ui),
+                Dialog::Shortcuts => {
+                    shortcuts::shortcuts_ui(ui);
+                    !close_row(ui)
+                }
                 Dialog::Problems => {
                     ui.heading("Problems");
                     self.notices.problems_ui(ui);
@@ -523,54 +526,6 @@ fn close_row(ui: &mut egui::Ui) -> bool {
     close
         .on_hover_text("Back to the window. Escape does the same.")
         .clicked()
-}
-
-fn shortcuts_ui(ui: &mut egui::Ui) -> bool {
-    ui.heading("Shortcuts");
-    let ctx = ui.ctx().clone();
-    let room = (ctx.content_rect().height() - 140.0).max(160.0);
-    egui::ScrollArea::vertical()
-        .max_height(room)
-        .show(ui, |ui| {
-            // The bar at the side hides no key.
-            ui.set_width(ui.available_width() - 16.0);
-            ui.spacing_mut().item_spacing.x = 40.0;
-            ui.spacing_mut().interact_size.y = 18.0;
-            ui.columns(2, |columns| {
-                for menu in Menu::ALL {
-                    // Play is as long as most others together.
-                    let right = matches!(menu, Menu::Play | Menu::Help);
-                    let ui = &mut columns[usize::from(right)];
-                    ui.add_space(4.0);
-                    ui.label(egui::RichText::new(menu.label()).strong());
-                    for command in Command::ALL {
-                        let about = command.about();
-                        if about.menu != menu || about.keys.is_empty() {
-                            continue;
-                        }
-                        ui.horizontal(|ui| {
-                            ui.label(about.label.trim_end_matches('…'));
-                            ui.with_layout(
-                                egui::Layout::right_to_left(egui::Align::Center),
-                                |ui| ui.monospace(command.all_keys(&ctx)),
-                            );
-                        })
-                        .response
-                        .on_hover_text(about.tooltip);
-                    }
-                }
-                let ui = &mut columns[1];
-                ui.add_space(4.0);
-                ui.label(egui::RichText::new("Compare").strong());
-                ui.horizontal(|ui| {
-                    ui.label("Flip reference and sample, held");
-                    ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                        ui.monospace("C");
-                    });
-                });
-            });
-        });
-    !close_row(ui)
 }
 
 /// Shows the folder of a file in the system's own file manager.

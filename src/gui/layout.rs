@@ -159,7 +159,7 @@ fn wide() -> Tree<Pane> {
     let root = shares(
         &mut tiles,
         LinearDir::Vertical,
-        &[(top, 0.70), (timeline, 0.09), (run, 0.21)],
+        &[(top, 0.68), (timeline, 0.09), (run, 0.23)],
     );
     let mut tree = Tree::new(egui::Id::unique("panes"), root, tiles);
     motion_for_result(&mut tree);

@@ -25,6 +25,7 @@ mod player;
 mod queue;
 mod run;
 mod scoring;
+mod shortcuts;
 mod task;
 mod theme;
 

@@ -97,7 +97,7 @@ impl Queue {
 
     /// Holds the run, or lets it go on.
     pub fn pause_or_resume(&mut self) {
-        let paused = self.current().is_some_and(|run| run.paused);
+        let paused = self.current().is_some_and(|run| run.paused || run.pausing);
         self.send(if paused {
             Command::Resume
         } else {

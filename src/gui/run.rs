@@ -165,6 +165,8 @@ pub struct Run {
     pub steps: u32,
     /// Whether it holds.
     pub paused: bool,
+    /// Whether it was asked to hold and has not come to a place where it can.
+    pub pausing: bool,
     /// Every step heard of.
     pub stats: Vec<StepStats>,
     /// Norm of the newest gradient of each weight, by name.
@@ -223,6 +225,7 @@ impl Run {
             total: 0,
             steps: 0,
             paused: false,
+            pausing: false,
             stats: Vec::new(),
             gradients: BTreeMap::new(),
             marks: Vec::new(),
@@ -289,7 +292,7 @@ impl Run {
             self.record = None;
         }
         (self.outcome, self.stage) = (None, None);
-        (self.stopping, self.paused) = (false, false);
+        (self.stopping, self.paused, self.pausing) = (false, false, false);
         self.started_at = now_secs;
         self.pace.last_at = None;
     }
@@ -332,8 +335,11 @@ impl Run {
 
     /// Sends a command; a job that is over takes none.
     pub fn send(&mut self, command: Command) -> bool {
-        if command == Command::Stop {
-            self.stopping = true;
+        match command {
+            Command::Stop => self.stopping = true,
+            Command::Pause => self.pausing = true,
+            Command::Resume => self.pausing = false,
+            _ => {}
         }
         self.handle
             .as_ref()
@@ -427,7 +433,7 @@ impl Run {
             Event::Gradients { norms, .. } => self.gradients = norms,
             Event::Note { text } => said.push(Said::Note(text)),
             Event::Paused { step } => {
-                self.paused = true;
+                (self.paused, self.pausing) = (true, false);
                 said.push(Said::Note(format!("Paused after step {step}.")));
             }
             Event::Resumed { step } => {
@@ -479,7 +485,7 @@ impl Run {
             said.push(Said::Problem(report.clone()));
         }
         self.outcome = Some(outcome);
-        self.paused = false;
+        (self.paused, self.pausing) = (false, false);
         if !self.is_sampling {
             self.took_secs = Some(now_secs - self.started_at);
         }
@@ -553,6 +559,10 @@ impl Run {
             Some(Outcome::Failed(report)) => report.headline.clone(),
             None if self.stopping => "Stopping…".to_owned(),
             None if self.paused => format!("Paused after step {}", self.step()),
+            None if self.pausing && self.stage == Some(Stage::Training) => {
+                "Pausing after this step…".to_owned()
+            }
+            None if self.pausing => "Pausing…".to_owned(),
             None => match self.stage {
                 Some(Stage::Training) => format!("Step {} of {}", self.step(), self.steps),
                 Some(stage) if self.total > 0 => {

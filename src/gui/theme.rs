@@ -257,6 +257,8 @@ fn spacing(style: &mut egui::Style) {
     spacing.menu_margin = Margin::same(6);
     spacing.scroll.bar_width = 8.0;
     spacing.scroll.floating = true;
+    // Without it nothing says that a panel goes on below.
+    spacing.scroll.dormant_handle_opacity = 0.5;
     style.interaction.selectable_labels = false;
     style.interaction.tooltip_delay = 0.35;
 }

@@ -5,12 +5,12 @@ use egui::{Align2, Color32, Pos2, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec
 
 use super::View;
 use super::chrome::{
-    BAR_HEIGHT, Bar, READOUT_HEIGHT, axis_stroke, chips_row_ui, colour, colour_bar, empty_ui,
-    figures, fitted, image, pixel_at, quiet, readout_ui, series, short_bar, small, split_below,
-    text_inside,
+    BAR_HEIGHT, Bar, READOUT_HEIGHT, axis_stroke, chips_row_ui, colour_bar, empty_ui, figures,
+    fitted, image, pixel_at, quiet, readout_ui, series, short_bar, small, split_below, text_inside,
 };
+use super::desk::Desk;
 use super::picture::{Easel, Look, Picture, Values};
-use super::results::{Bands, ClipInput, Shown};
+use super::results::{Bands, Shown};
 use super::scales::{scale_name, scales, seconds_name, times};
 use crate::gui::theme;
 use crate::motion::picture::colour::Map;
@@ -23,6 +23,8 @@ const BARS_WIDTH: f32 = 56.0;
 const MAX_ROW: f32 = 44.0;
 const MIN_ROW: f32 = 26.0;
 const GAP: f32 = 6.0;
+/// Width of a row whose mosaic can be read.
+const ROWS_LEAST: f32 = LABEL_WIDTH + 2.0 * BUTTON + GAP + 70.0 + GAP + BARS_WIDTH;
 /// Less is no colour bar, in points.
 const MIN_BAR: f32 = 110.0;
 
@@ -33,6 +35,8 @@ pub(super) struct BandsPane {
     solo: Vec<usize>,
     /// The band whose map is shown; the strongest until one is chosen.
     chosen: Option<usize>,
+    /// Whether the mosaic shows how sample and reference differ.
+    difference: bool,
     map: Picture,
 }
 
@@ -72,64 +76,25 @@ impl Columns {
     }
 }
 
-/// What every row draws from.
-struct Desk<'a> {
-    clip: &'a ClipInput,
-    bands: &'a Bands,
-    /// What mosaic and map show: the reference, or the sample while it is compared.
-    shown: &'a Bands,
-    sample: Option<&'a Bands>,
-    /// Largest energy of a coefficient's time step, and of a band.
-    most_step: f64,
-    most_band: f64,
-    frame: usize,
-    chosen: usize,
-}
-
-impl<'a> Desk<'a> {
-    fn new(
-        clip: &'a ClipInput,
-        (bands, sample): (&'a Bands, Option<&'a Bands>),
-        view: &View,
-        chosen: Option<usize>,
-    ) -> Self {
-        let bands_of = |b: &Bands| {
-            (0..=b.levels)
-                .map(|i| b.energies.energy(i))
-                .collect::<Vec<_>>()
-        };
-        let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-        let energies = bands_of(bands);
-        let strongest = (0..energies.len()).max_by(|a, b| energies[*a].total_cmp(&energies[*b]));
-        let chosen = chosen.filter(|b| *b < energies.len()).or(strongest);
-        let of_sample = sample.map_or(0.0, |s| largest(&bands_of(s)));
-        let shown = sample.filter(|_| view.show_sample).unwrap_or(bands);
-        let steps = shown.energies.over_time.iter().map(|steps| largest(steps));
-        Self {
-            clip,
-            bands,
-            shown,
-            sample,
-            most_step: steps.fold(1e-12, f64::max),
-            most_band: largest(&energies).max(of_sample).max(1e-12),
-            frame: view.frame,
-            chosen: chosen.unwrap_or(0),
-        }
-    }
-}
-
 fn row_height(height: f32, count: usize) -> f32 {
     (height / count as f32).clamp(MIN_ROW, MAX_ROW)
 }
 
 /// Room for the rows and for the map: beside the rows where the pane is wide, below them where it is not.
 fn split(body: Rect, head: f32, count: usize) -> (Rect, Rect) {
-    if body.width() >= 330.0 && body.width() > 1.5 * body.height() {
-        let edge = body.right() - (0.36 * body.width()).min(body.height() * 1.1);
+    if body.width() >= 360.0 && body.width() > 1.5 * body.height() {
+        let most = body.width() - ROWS_LEAST - 12.0;
+        let map = (0.36 * body.width()).min(body.height() * 1.1).min(most);
+        let edge = body.right() - map;
         return (
             Rect::from_min_max(body.min, pos2(edge - 12.0, body.bottom())),
             Rect::from_min_max(pos2(edge, body.top()), body.max),
         );
+    }
+    // Rows that cannot all be seen are worse than no map.
+    let rows = head + MIN_ROW * count as f32;
+    if body.height() < rows + BAR_HEIGHT + 60.0 {
+        return (body, Rect::from_min_size(body.max, egui::Vec2::ZERO));
     }
     let wish = head + row_height(0.55 * body.height(), count) * count as f32;
     let edge = body.top() + wish.min(body.height() - 60.0).max(0.0);
@@ -155,8 +120,8 @@ impl BandsPane {
     }
 
     /// The mixing desk's own buttons; the weights, when the mix is asked for.
-    fn desk_ui(&mut self, ui: &mut Ui, bands: usize, most_step: f64) -> Option<Vec<f64>> {
-        let mix = self.keep(bands);
+    fn desk_ui(&mut self, ui: &mut Ui, desk: &Desk<'_>) -> Option<Vec<f64>> {
+        let mix = self.keep(desk.bands.levels + 1);
         let mut asked = None;
         chips_row_ui(ui, |ui| {
             let button = |label| egui::Button::new(label).min_size(vec2(0.0, 24.0));
@@ -172,16 +137,18 @@ impl BandsPane {
                 let weight = |keep: &bool| f64::from(u8::from(*keep));
                 asked = mix.as_ref().map(|keep| keep.iter().map(weight).collect());
             }
+            if desk.sample.is_some() {
+                let chip = egui::Button::selectable(self.difference, "Diff.");
+                let tip = "Rows show how much more of the motion the sample has than the reference, or how much less.";
+                let chip = ui.add(chip.min_size(vec2(0.0, 24.0)));
+                if chip.on_hover_text(tip).clicked() {
+                    self.difference = !self.difference;
+                }
+            }
             let room = ui.available_size_before_wrap().x - 8.0;
             if room > MIN_BAR {
                 let (rect, key) = ui.allocate_exact_size(vec2(room, 24.0), Sense::hover());
-                let bar = Bar {
-                    map: Map::Magnitude,
-                    low: "0".into(),
-                    high: figures(most_step),
-                    title: "energy over time, square-root scale",
-                };
-                short_bar(ui, rect.shrink2(vec2(8.0, 5.0)), &bar);
+                short_bar(ui, rect.shrink2(vec2(8.0, 5.0)), &desk.key());
                 key.on_hover_text("What the colours of the rows mean: mean square of the motion in a stretch of time, square-root scale.");
             }
         });
@@ -213,9 +180,10 @@ impl BandsPane {
             return None;
         };
         let of_sample = sample.bands.as_deref().filter(|s| s.levels == bands.levels);
-        let desk = Desk::new(clip, (bands, of_sample), view, self.chosen);
+        let wanted = (self.chosen, self.difference);
+        let desk = Desk::new(clip, (bands, of_sample), view, wanted);
         let count = bands.levels + 1;
-        let asked = self.desk_ui(ui, count, desk.most_step);
+        let asked = self.desk_ui(ui, &desk);
         let rect = ui.available_rect_before_wrap();
         let body = Rect::from_min_max(
             rect.min,
@@ -422,7 +390,7 @@ fn heading(ui: &Ui, rect: Rect, has_sample: bool) {
     );
     text_inside(
         ui,
-        rect,
+        rect.with_max_x(columns.bars.left()),
         pos2(columns.mosaic.left(), y),
         Align2::LEFT_TOP,
         if columns.mosaic.width() > 110.0 {
@@ -493,15 +461,11 @@ fn cell(rect: Rect, index: usize, span: usize, steps: usize) -> Rect {
 fn mosaic(ui: &Ui, rect: Rect, band: usize, desk: &Desk<'_>, audible: bool) {
     let steps = desk.clip.steps();
     let span = span(band, desk.bands.levels);
-    let cells = desk.shown.energies.over_time.get(band);
-    for (index, energy) in cells.into_iter().flatten().enumerate() {
+    for (index, value) in desk.cells(band).into_iter().enumerate() {
         let place = cell(rect, index, span, steps);
-        let strength = (energy / desk.most_step).sqrt();
-        let ink = colour(Map::Magnitude.colour(strength)).gamma_multiply(if audible {
-            1.0
-        } else {
-            0.25
-        });
+        let ink = desk
+            .ink(value)
+            .gamma_multiply(if audible { 1.0 } else { 0.25 });
         let gap = if place.width() > 6.0 { 1.0 } else { 0.0 };
         ui.painter()
             .rect_filled(place.with_max_x(place.right() - gap), 1.0, ink);
@@ -531,18 +495,23 @@ fn cell_readout(rect: Rect, band: usize, desk: &Desk<'_>, pointer: Pos2) -> Stri
             .copied()
             .unwrap_or_default()
     };
-    let name = scale_name(band, desk.bands.levels);
     let last = ((index + 1) * span).min(steps);
-    let mut text = format!(
-        "{name} · f {} to {last}{} · energy {}",
-        index * span,
-        times(index * span, last, desk.clip.fps),
-        figures(energy(desk.bands))
-    );
-    if let Some(sample) = desk.sample {
-        text += &format!(" · sample {}", figures(energy(sample)));
-    }
-    text + " · " + &scales(band, desk.bands.levels, desk.clip.fps)
+    let first = index * span;
+    // The row says the time scale already, and the line must fit where the window is small.
+    let place = format!("f {first} to {last}");
+    let seen = match desk.sample {
+        Some(sample) => format!(
+            "{place} · energy {}, sample {}",
+            figures(energy(desk.bands)),
+            figures(energy(sample))
+        ),
+        None => format!(
+            "{place}{} · energy {}",
+            times(first, last, desk.clip.fps),
+            figures(energy(desk.bands))
+        ),
+    };
+    seen + " · " + &scales(band, desk.bands.levels, desk.clip.fps)
 }
 
 /// Energy of reference and sample side by side, on the scale of the strongest band.

@@ -6,6 +6,7 @@
 mod audible;
 mod bands;
 mod chrome;
+mod desk;
 mod motion;
 mod picture;
 mod profile;

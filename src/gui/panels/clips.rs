@@ -10,7 +10,7 @@ use crate::gui::dialogs::Pick;
 use crate::gui::theme;
 use crate::methods::Method;
 
-/// The list below the first clip's words; a single button where there are none.
+/// The list below the first clip's words; nothing where there are none.
 pub(super) fn more_clips_ui(app: &mut App, ui: &mut egui::Ui) {
     let mut removed = None;
     for (index, clip) in app.document.more_clips.iter_mut().enumerate() {
@@ -40,14 +40,14 @@ pub(super) fn more_clips_ui(app: &mut App, ui: &mut egui::Ui) {
     if let Some(index) = removed {
         app.remove_clip(index);
     }
-    add_ui(app, ui);
     if !app.document.more_clips.is_empty() {
         choices_ui(app, ui);
     }
 }
 
-fn add_ui(app: &mut App, ui: &mut egui::Ui) {
-    let menu = ui.menu_button("Add a clip of the same motion", |ui| {
+/// Where a clip of the same motion is added.
+pub(super) fn add_clip_ui(app: &mut App, ui: &mut egui::Ui) {
+    let menu = ui.menu_button("Add a clip", |ui| {
         if ui.button("A film…").clicked() {
             app.pick(Pick::MoreClip, false);
             ui.close();

@@ -106,8 +106,10 @@ pub fn run_ui(app: &mut App, ui: &mut egui::Ui) {
     }
     let room = ui.available_size();
     ui.horizontal_top(|ui| {
-        ui.allocate_ui(vec2(STATUS_WIDTH, room.y), |ui| {
-            ui.set_min_size(vec2(STATUS_WIDTH, room.y));
+        // Where the window is small, the curves need the room more.
+        let status = vec2((0.22 * room.x).clamp(200.0, STATUS_WIDTH), room.y);
+        ui.allocate_ui(status, |ui| {
+            ui.set_min_size(status);
             ui.vertical(|ui| status_ui(app, ui));
         });
         let rest = ui.available_width();

@@ -205,6 +205,15 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
         .map(|model| model.card.clone())
         .unwrap_or_default();
     let settings = &mut app.document.settings;
+    let label = ui.label("Keep away from");
+    let field = egui::TextEdit::singleline(&mut settings.negative_prompt)
+        .hint_text("nothing")
+        .desired_width(f32::INFINITY);
+    ui.add(field).labelled_by(label.id).on_hover_text(about(
+        "The negative prompt: what samples shall not show.",
+        "Leave it empty at first. It has no effect where guidance is 1.",
+        "",
+    ));
     egui::Grid::new("training")
         .num_columns(2)
         .spacing([8.0, 6.0])

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use eframe::egui;
 
 use super::advanced::advanced_ui;
-use super::clips::more_clips_ui;
+use super::clips::{add_clip_ui, more_clips_ui};
 use super::method;
 use super::settings::{about, clip_ui, spectral_ui, training_ui};
 use crate::gui::app::App;
@@ -64,7 +64,13 @@ fn fold_ui(ui: &mut egui::Ui, title: &str, hover: &str, rows: impl FnOnce(&mut e
 }
 
 fn words_ui(app: &mut App, ui: &mut egui::Ui) {
-    let label = ui.label("Clip words");
+    let label = ui.horizontal(|ui| {
+        let label = ui.label("Clip words");
+        let right = egui::Layout::right_to_left(egui::Align::Center);
+        ui.with_layout(right, |ui| add_clip_ui(app, ui));
+        label
+    });
+    let label = label.inner;
     let field = egui::TextEdit::singleline(&mut app.document.subject)
         .hint_text("a car turning")
         .desired_width(f32::INFINITY);
@@ -82,15 +88,6 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
     ui.add(field).labelled_by(label.id).on_hover_text(about(
         "What the result shall show, with the clip's motion.",
         "For the built-in model: \"a yellow star on a blue plain background\".",
-        "",
-    ));
-    let label = ui.label("Keep away from");
-    let field = egui::TextEdit::singleline(&mut app.document.settings.negative_prompt)
-        .hint_text("nothing")
-        .desired_width(f32::INFINITY);
-    ui.add(field).labelled_by(label.id).on_hover_text(about(
-        "The negative prompt: what samples shall not show.",
-        "Leave it empty at first. It has no effect where guidance is 1.",
         "",
     ));
 }
@@ -272,7 +269,8 @@ fn go_ui(app: &mut App, ui: &mut egui::Ui) {
 }
 
 fn running_buttons_ui(app: &mut App, ui: &mut egui::Ui) {
-    let paused = app.queue.current().is_some_and(|run| run.paused);
+    let current = app.queue.current();
+    let paused = current.is_some_and(|run| run.paused || run.pausing);
     let running = app.queue.current().is_some_and(Run::is_going);
     let label = if paused { "Resume" } else { "Pause" };
     let pause = ui.add_enabled(running, egui::Button::new(label));
