@@ -136,6 +136,7 @@ fn a_finished_run_is_trained_further() {
         clip,
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: job::DeviceChoice::Cpu,
         config: TransferConfig {
@@ -281,6 +282,7 @@ fn dropped_weights_offer_a_sample() {
         clip,
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: job::DeviceChoice::Cpu,
         config: TransferConfig {

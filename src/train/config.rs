@@ -13,6 +13,8 @@ use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
 /// Films play at this rate or faster unless told otherwise: what the published text-to-video models were trained at.
 pub const WATCHABLE_FPS: f64 = 8.0;
+/// The steepest gradient there is between 8-bit pixels: both slopes of a Sobel filter together.
+const MOST_GRADIENT: f64 = 2040.0;
 
 /// Settings of training and sampling. `Default` is what the command line takes without flags.
 #[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
@@ -52,6 +54,19 @@ pub struct TransferConfig {
     /// MotionDirector with several clips: one set of spatial adapters for all, instead of one for each
     #[arg(long, help_heading = "Training")]
     pub single_spatial_lora: bool,
+    /// Tune-A-Video: start the attention over frames with a random bias, as the authors' code does; without, the network begins
+    /// as the image model
+    #[arg(long, help_heading = "Training")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub random_temporal_bias: bool,
+    /// ControlVideo: how strongly the ControlNet leads training and samples
+    #[arg(long, default_value_t = 1.0, help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_one")]
+    pub control_scale: f64,
+    /// ControlVideo: gradient at which an edge may go on, and at which one begins, where the program draws the edges itself
+    #[arg(long, value_name = "LOW,HIGH", value_parser = parse_thresholds, default_value = "100,100", help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_default_canny")]
+    pub canny: (f32, f32),
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
@@ -267,15 +282,21 @@ pub enum Preset {
     SmaRepo,
     /// MotionDirector as its authors train it on a single video, with the paper's spectral terms
     MotionDirector,
+    /// Tune-A-Video as its authors train it, with the paper's spectral terms
+    TuneAVideo,
+    /// ControlVideo as its authors train it on edges, with the paper's spectral terms
+    ControlVideo,
 }
 
 impl Preset {
     /// Every preset.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Default,
         Self::Paper,
         Self::SmaRepo,
         Self::MotionDirector,
+        Self::TuneAVideo,
+        Self::ControlVideo,
     ];
 
     /// The preset's file.
@@ -286,6 +307,8 @@ impl Preset {
             Self::Paper => include_str!("../../assets/presets/paper.toml"),
             Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
             Self::MotionDirector => include_str!("../../assets/presets/motion-director.toml"),
+            Self::TuneAVideo => include_str!("../../assets/presets/tune-a-video.toml"),
+            Self::ControlVideo => include_str!("../../assets/presets/control-video.toml"),
         }
     }
 
@@ -421,6 +444,8 @@ impl TransferConfig {
             seed: self.seed,
             spatial_sets: spatial_sets.max(1),
             precision: self.precision,
+            random_temporal_bias: self.random_temporal_bias,
+            control_scale: self.control_scale,
         }
     }
 
@@ -496,6 +521,15 @@ impl TransferConfig {
             let want = "1 or more; --lora-dropout 0 leaves it out";
             range("--dropout-until", f64::from(until), until > 0, want)?;
         }
+        at_least_0("--control-scale", self.control_scale)?;
+        let (low, high) = (f64::from(self.canny.0), f64::from(self.canny.1));
+        range(
+            "--canny",
+            low,
+            low > 0.0 && low <= high,
+            "above 0 and at most the second number",
+        )?;
+        range("--canny", high, high <= MOST_GRADIENT, "at most 2040")?;
         at_least_0("--lora-scale", self.lora_scale)?;
         at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
@@ -549,6 +583,25 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
         Some((width, height)) if width > 0 && height > 0 => Ok((width, height)),
         _ => Err("write it as WIDTHxHEIGHT in pixels, for example 64x64".to_owned()),
     }
+}
+
+fn parse_thresholds(text: &str) -> Result<(f32, f32), String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    parsed.ok_or_else(|| "write it as LOW,HIGH, for example 100,200".to_owned())
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_one(value: &f64) -> bool {
+    value.to_bits() == 1.0_f64.to_bits()
+}
+
+fn is_default_canny(thresholds: &(f32, f32)) -> bool {
+    *thresholds == (100.0, 100.0)
 }
 
 /// A size as `64x48` in files, as it is typed.

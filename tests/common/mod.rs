@@ -25,6 +25,7 @@ pub fn micro_batch() -> Batch {
         eps: draw(&[1, 4, 5, 8, 6]),
         t: vec![400],
         text: draw(&[1, 77, 16]),
+        control: None,
         anchor: 0,
     }
 }

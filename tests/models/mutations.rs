@@ -252,7 +252,7 @@ fn safetensors_files_survive_any_damage() {
 fn lay_out(folder: &ModelFolder, text: &str) {
     drop(UNet3DConditionModel::new(
         &Weights::recorder(),
-        folder.unet_config(),
+        folder.unet_config().unwrap(),
     ));
     drop(AutoencoderKL::new(
         &Weights::recorder(),

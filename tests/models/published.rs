@@ -232,7 +232,7 @@ fn zeroscope_as_it_is_published_is_understood() {
     };
     assert_eq!(folder.clip_limits(), limits);
     // 64 channels a head at every level: 5, 10 and 20 heads.
-    let unet = folder.unet_config();
+    let unet = folder.unet_config().unwrap();
     assert_eq!((unet.head_dim, unet.text_width), (64, 1024));
     assert_eq!(*folder.scheduler(), SchedulerConfig::stable_diffusion());
     assert_eq!(folder.scheduler().prediction_type, PredictionType::Epsilon);

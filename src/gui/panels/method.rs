@@ -17,12 +17,12 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
         .show(ui, |ui| {
             let label = ui.label("Method");
             egui::ComboBox::from_id_salt("method")
-                .selected_text(method_name(app.document.settings.method))
+                .selected_text(app.document.settings.method.name())
                 .width(ui.available_width())
                 .show_ui(ui, |ui| {
                     let method = &mut app.document.settings.method;
                     for (value, hover) in METHODS {
-                        ui.selectable_value(method, value, method_name(value))
+                        ui.selectable_value(method, value, value.name())
                             .on_hover_text(hover);
                     }
                 })
@@ -39,7 +39,7 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
         });
 }
 
-const METHODS: [(Method, &str); 2] = [
+const METHODS: [(Method, &str); 4] = [
     (
         Method::Vmc,
         "Video Motion Customization: Jeong, Park and Ye, CVPR 2024.",
@@ -48,14 +48,15 @@ const METHODS: [(Method, &str); 2] = [
         Method::MotionDirector,
         "MotionDirector: Zhao and others, ECCV 2024.",
     ),
+    (
+        Method::TuneAVideo,
+        "Tune-A-Video: Wu and others, ICCV 2023. Begins with Stable Diffusion 1.x.",
+    ),
+    (
+        Method::ControlVideo,
+        "ControlVideo: Zhao and others, arXiv 2305.17098. Begins with Stable Diffusion 1.x and a ControlNet.",
+    ),
 ];
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Vmc => "VMC",
-        Method::MotionDirector => "MotionDirector",
-    }
-}
 
 /// What saves memory where a model is large.
 pub(super) fn memory_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
