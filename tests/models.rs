@@ -6,7 +6,7 @@ mod memory;
 mod mistakes;
 mod mutations;
 mod networks;
-mod published;
+pub mod published;
 mod sampling;
 mod tokenizer;
 mod torch_damage;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::context::JobContext;
 use super::fitting::fit_for;
 use super::message::Event;
-use super::model::{model_record, open_model, recommended};
+use super::model::{check_method, model_record, open_model, recommended};
 use super::problem::Halt;
 use super::request::{
     ControlRequest, Request, ResultRequest, SampleRequest, SamplingChanges, SuiteRequest,
@@ -120,6 +120,9 @@ impl<'a> Suite<'a> {
                 .into());
         }
         let folder = open_model(request.model.as_deref(), None)?;
+        for method in &request.methods {
+            check_method(*method, &folder)?;
+        }
         recommended(&mut settings, &folder)?;
         let fit = fit_for(&settings, &folder.clip_limits())?;
         settings.check_for(fit.frames)?;

@@ -1,7 +1,7 @@
 //! A model in diffusers' layout: a folder with one subfolder for each part.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Var};
 use sha2::{Digest, Sha256};
@@ -423,9 +423,14 @@ impl ModelFolder {
     }
 
     /// Folder of a ControlNet that is not the model's own.
-    pub fn controlnet_dir(&self) -> Option<std::path::PathBuf> {
+    pub fn controlnet_dir(&self) -> Option<PathBuf> {
         let part = self.controlnet.as_ref()?;
-        (part.names.folder != CONTROLNET_WEIGHTS.folder).then(|| part.source.locate(""))
+        match &part.source {
+            FileSource::Dir(dir) if part.names.folder != CONTROLNET_WEIGHTS.folder => {
+                Some(dir.clone())
+            }
+            _ => None,
+        }
     }
 
     /// Sizes of the autoencoder.

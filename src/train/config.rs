@@ -299,6 +299,16 @@ impl Preset {
         Self::ControlVideo,
     ];
 
+    /// The settings that a method has where none are named: of those that begin with an image model.
+    #[must_use]
+    pub fn of(method: Method) -> Option<Self> {
+        match method {
+            Method::Vmc | Method::MotionDirector => None,
+            Method::TuneAVideo => Some(Self::TuneAVideo),
+            Method::ControlVideo => Some(Self::ControlVideo),
+        }
+    }
+
     /// The preset's file.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -332,7 +342,8 @@ impl Default for TransferConfig {
     }
 }
 
-/// Flags that were typed, over the settings of a preset.
+/// Flags that were typed, over the settings of a preset. Without one, a method that begins with an image model has those of
+/// its authors: the program's own are for other networks.
 ///
 /// # Errors
 /// When the preset cannot be read or a value cannot be kept.
@@ -341,7 +352,7 @@ pub fn explicit_over_preset(
     matches: &ArgMatches,
     preset: Option<Preset>,
 ) -> Result<TransferConfig, TrainError> {
-    let Some(preset) = preset else {
+    let Some(preset) = preset.or_else(|| Preset::of(typed.method)) else {
         return Ok(typed.clone());
     };
     let as_table = |config: &TransferConfig| {
@@ -521,7 +532,7 @@ impl TransferConfig {
             let want = "1 or more; --lora-dropout 0 leaves it out";
             range("--dropout-until", f64::from(until), until > 0, want)?;
         }
-        at_least_0("--control-scale", self.control_scale)?;
+        above_0("--control-scale", self.control_scale)?;
         let (low, high) = (f64::from(self.canny.0), f64::from(self.canny.1));
         range(
             "--canny",

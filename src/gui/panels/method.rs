@@ -3,7 +3,7 @@
 use eframe::egui;
 
 use super::settings::{about, number_ui};
-use super::transfer::{model_row_ui, preset_row_ui};
+use super::transfer::{model_row_ui, preset_row_ui, with_method};
 use super::whole_number;
 use crate::gui::app::App;
 use crate::methods::{Method, Precision};
@@ -20,17 +20,22 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
                 .selected_text(app.document.settings.method.name())
                 .width(ui.available_width())
                 .show_ui(ui, |ui| {
-                    let method = &mut app.document.settings.method;
-                    for (value, hover) in METHODS {
-                        ui.selectable_value(method, value, value.name())
-                            .on_hover_text(hover);
+                    let settings = &mut app.document.settings;
+                    let model = app.model.as_ref();
+                    let allowed = |method| model.is_none_or(|model| model.allows(method));
+                    for (value, hover) in METHODS.into_iter().filter(|(m, _)| allowed(*m)) {
+                        let chosen = settings.method == value;
+                        let label = ui.selectable_label(chosen, value.name());
+                        if label.on_hover_text(hover).clicked() {
+                            *settings = with_method(settings, value);
+                        }
                     }
                 })
                 .response
                 .labelled_by(label.id)
                 .on_hover_text(about(
                     "How the model learns the motion.",
-                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter.",
+                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model (Stable Diffusion 1.x) see clips; the latter follows the clip's edges and wants a ControlNet in the model's folder.",
                     "",
                 ));
             ui.end_row();
@@ -113,6 +118,45 @@ fn choice_ui<T: Copy + PartialEq>(
         .labelled_by(name.id)
         .on_hover_text(hover);
     ui.end_row();
+}
+
+/// What only the methods for image models have.
+pub(super) fn inflated_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    if !settings.method.is_controlled() {
+        let name = ui.label("Random bias");
+        ui.checkbox(&mut settings.random_temporal_bias, "")
+            .labelled_by(name.id)
+            .on_hover_text(about(
+                "Starts the attention over frames with a random bias, as the authors' code does.",
+                "Without, the network begins as the image model.",
+                "",
+            ));
+        ui.end_row();
+        return;
+    }
+    number_ui(
+        ui,
+        "Control strength",
+        egui::DragValue::new(&mut settings.control_scale)
+            .range(0.01..=2.0)
+            .speed(0.01),
+        "How strongly the clip's edges lead training and samples.",
+    );
+    let (mut low, mut high) = settings.canny;
+    let threshold = |value| egui::DragValue::new(value).range(1.0..=2040.0).speed(1.0);
+    number_ui(
+        ui,
+        "Edges go on above",
+        threshold(&mut low),
+        "The gradient at which an edge may go on.",
+    );
+    number_ui(
+        ui,
+        "Edges begin above",
+        threshold(&mut high),
+        "The gradient at which an edge begins.",
+    );
+    settings.canny = (low, high.max(low));
 }
 
 /// What only MotionDirector has.

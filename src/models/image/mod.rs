@@ -244,7 +244,7 @@ pub struct ImageNetwork {
     pub unet: InflatedUNet,
     /// What turns a control clip into residuals for it.
     pub controlnet: Option<ControlNetModel>,
-    /// What the residuals are multiplied with; at 0 the ControlNet does not run.
+    /// What the residuals are multiplied with.
     pub control_scale: f64,
 }
 
@@ -257,7 +257,6 @@ impl Denoiser for ImageNetwork {
         seen: Conditioning<'_>,
     ) -> Result<Tensor> {
         let residuals = match (&self.controlnet, seen.control) {
-            (Some(_), Some(_)) if self.control_scale == 0.0 => None,
             (Some(controlnet), Some(control)) => {
                 let scale = self.control_scale;
                 Some(controlnet.forward_on(tape, (x, t, seen.text), control, scale)?)
