@@ -9,8 +9,8 @@ use super::motion_director::{self, Part};
 use super::tuned::{Branches, Precision, Tuned, Tuning};
 use crate::models::{
     AdapterName, CONTROLNET_PREFIX, ChooseAdapters, ControlNetModel, Factor, InflatedUNet,
-    Inflation, KeyReport, ModelError, ModelFolder, ModelKind, UNet3DConditionModel, Weights,
-    WrongShape, shown,
+    Inflation, KeyReport, ModelError, ModelFolder, ModelKind, TemporalBias, UNet3DConditionModel,
+    Weights, WrongShape, shown,
 };
 
 /// Names of a file's tensors with their shapes.
@@ -102,7 +102,7 @@ impl Saved {
                 seed: 0,
                 spatial_sets: 1,
                 precision: Precision::Auto,
-                random_temporal_bias: false,
+                temporal_bias: TemporalBias::Zero,
                 control_scale: 1.0,
             };
             return self.method.load_inflated(folder, tuning, &holds, device);

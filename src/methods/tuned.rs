@@ -49,8 +49,8 @@ pub struct Tuning {
     pub spatial_sets: usize,
     /// Number type of what does not learn.
     pub precision: Precision,
-    /// Whether Tune-A-Video's attention over frames starts with the authors' random bias.
-    pub random_temporal_bias: bool,
+    /// What the bias behind Tune-A-Video's attention over frames starts at.
+    pub temporal_bias: TemporalBias,
     /// Strength of ControlVideo's ControlNet.
     pub control_scale: f64,
 }
@@ -236,10 +236,7 @@ impl Method {
                 true => Inflation::KeyFrame,
                 false => Inflation::SparseCausal,
             },
-            bias: match tuning.random_temporal_bias {
-                true => TemporalBias::Random,
-                false => TemporalBias::Zero,
-            },
+            bias: tuning.temporal_bias,
             seed: tuning.seed,
             control: controlled.then_some(tuning.control_scale),
             dtype: tuning.precision.dtype(device),

@@ -1,12 +1,12 @@
 //! The settings of a transfer: one struct for flags, presets, run files and (later) the window.
 
 use clap::builder::PossibleValue;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use crate::methods::{Method, Precision, Strength, Tuning};
+use crate::models::TemporalBias;
 use crate::nn::Checkpointing;
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
@@ -54,11 +54,10 @@ pub struct TransferConfig {
     /// MotionDirector with several clips: one set of spatial adapters for all, instead of one for each
     #[arg(long, help_heading = "Training")]
     pub single_spatial_lora: bool,
-    /// Tune-A-Video: start the attention over frames with a random bias, as the authors' code does; without, the network begins
-    /// as the image model
-    #[arg(long, help_heading = "Training")]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub random_temporal_bias: bool,
+    /// Tune-A-Video: what the bias behind the attention over frames starts at
+    #[arg(long, value_enum, default_value = "zero", help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub temporal_bias: TemporalBias,
     /// ControlVideo: how strongly the ControlNet leads training and samples
     #[arg(long, default_value_t = 1.0, help_heading = "Training")]
     #[serde(skip_serializing_if = "is_one")]
@@ -271,66 +270,6 @@ pub enum InversionPrompt {
     Subject,
 }
 
-/// Named settings; flags given beside a preset win over it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// This program's own settings
-    Default,
-    /// The paper: signed residuals, 3 levels for 8 frames and 4 for 16, λg 0.4, λl 0.2, δ 0.05
-    Paper,
-    /// The authors' code: absolute residuals, 2 levels
-    SmaRepo,
-    /// MotionDirector as its authors train it on a single video, with the paper's spectral terms
-    MotionDirector,
-    /// Tune-A-Video as its authors train it, with the paper's spectral terms
-    TuneAVideo,
-    /// ControlVideo as its authors train it on edges, with the paper's spectral terms
-    ControlVideo,
-}
-
-impl Preset {
-    /// Every preset.
-    pub const ALL: [Self; 6] = [
-        Self::Default,
-        Self::Paper,
-        Self::SmaRepo,
-        Self::MotionDirector,
-        Self::TuneAVideo,
-        Self::ControlVideo,
-    ];
-
-    /// The settings that a method has where none are named: of those that begin with an image model.
-    #[must_use]
-    pub fn of(method: Method) -> Option<Self> {
-        match method {
-            Method::Vmc | Method::MotionDirector => None,
-            Method::TuneAVideo => Some(Self::TuneAVideo),
-            Method::ControlVideo => Some(Self::ControlVideo),
-        }
-    }
-
-    /// The preset's file.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Default => include_str!("../../assets/presets/default.toml"),
-            Self::Paper => include_str!("../../assets/presets/paper.toml"),
-            Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
-            Self::MotionDirector => include_str!("../../assets/presets/motion-director.toml"),
-            Self::TuneAVideo => include_str!("../../assets/presets/tune-a-video.toml"),
-            Self::ControlVideo => include_str!("../../assets/presets/control-video.toml"),
-        }
-    }
-
-    /// The preset's settings; what its file does not name is the default.
-    ///
-    /// # Errors
-    /// When the file is not a valid settings table; a test reads each one.
-    pub fn config(self) -> Result<TransferConfig, TrainError> {
-        toml::from_str(self.text()).map_err(|error| TrainError::Setting(error.to_string()))
-    }
-}
-
 impl Default for TransferConfig {
     fn default() -> Self {
         #[derive(Parser)]
@@ -340,33 +279,6 @@ impl Default for TransferConfig {
         }
         NoFlags::parse_from([""]).config
     }
-}
-
-/// Flags that were typed, over the settings of a preset. Without one, a method that begins with an image model has those of
-/// its authors: the program's own are for other networks.
-///
-/// # Errors
-/// When the preset cannot be read or a value cannot be kept.
-pub fn explicit_over_preset(
-    typed: &TransferConfig,
-    matches: &ArgMatches,
-    preset: Option<Preset>,
-) -> Result<TransferConfig, TrainError> {
-    let Some(preset) = preset.or_else(|| Preset::of(typed.method)) else {
-        return Ok(typed.clone());
-    };
-    let as_table = |config: &TransferConfig| {
-        toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
-    };
-    let mut merged = as_table(&preset.config()?)?;
-    for (name, value) in as_table(typed)? {
-        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
-            merged.insert(name, value);
-        }
-    }
-    merged
-        .try_into()
-        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
 }
 
 impl TransferConfig {
@@ -455,7 +367,7 @@ impl TransferConfig {
             seed: self.seed,
             spatial_sets: spatial_sets.max(1),
             precision: self.precision,
-            random_temporal_bias: self.random_temporal_bias,
+            temporal_bias: self.temporal_bias,
             control_scale: self.control_scale,
         }
     }
@@ -603,10 +515,11 @@ fn parse_thresholds(text: &str) -> Result<(f32, f32), String> {
     parsed.ok_or_else(|| "write it as LOW,HIGH, for example 100,200".to_owned())
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde calls"
-)]
+/// A setting of a method that few runs have is written where it says something.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn is_one(value: &f64) -> bool {
     value.to_bits() == 1.0_f64.to_bits()
 }
@@ -658,6 +571,10 @@ flag_values! { Checkpointing,
     Off => "off", "Remember everything";
     Block => "block", "Remember what goes into each block: the least memory";
     Level => "level", "Remember what goes into each level, all blocks of one resolution";
+}
+flag_values! { TemporalBias,
+    Zero => "zero", "Zero: the network begins as the image model";
+    Random => "random", "Random, as in the authors' code: every block adds a constant at first";
 }
 flag_values! { CosineAxis,
     Frame => "frame", "Each pixel along the frames, as the authors' code does";

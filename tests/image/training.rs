@@ -248,8 +248,8 @@ fn presets_have_the_authors_settings_and_stand_in_for_missing_ones() {
     }
     let tune = Preset::TuneAVideo.config().unwrap();
     assert_eq!(
-        (tune.guidance, tune.random_temporal_bias),
-        (Some(12.5), true)
+        (tune.guidance, tune.temporal_bias),
+        (Some(12.5), TemporalBias::Random)
     );
     let control = Preset::ControlVideo.config().unwrap();
     assert_eq!((control.guidance, control.control_scale), (Some(12.0), 1.0));

@@ -7,6 +7,7 @@ use super::transfer::{model_row_ui, preset_row_ui, with_method};
 use super::whole_number;
 use crate::gui::app::App;
 use crate::methods::{Method, Precision};
+use crate::models::TemporalBias;
 use crate::train::{Checkpointing, TransferConfig};
 
 /// Method, model and preset.
@@ -123,15 +124,20 @@ fn choice_ui<T: Copy + PartialEq>(
 /// What only the methods for image models have.
 pub(super) fn inflated_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     if !settings.method.is_controlled() {
-        let name = ui.label("Random bias");
-        ui.checkbox(&mut settings.random_temporal_bias, "")
-            .labelled_by(name.id)
-            .on_hover_text(about(
-                "Starts the attention over frames with a random bias, as the authors' code does.",
-                "Without, the network begins as the image model.",
+        choice_ui(
+            ui,
+            "Temporal bias",
+            &mut settings.temporal_bias,
+            &[
+                (TemporalBias::Zero, "zero"),
+                (TemporalBias::Random, "random"),
+            ],
+            &about(
+                "What the bias behind the attention over frames starts at.",
+                "Random is the authors' code; with zero the network begins as the image model.",
                 "",
-            ));
-        ui.end_row();
+            ),
+        );
         return;
     }
     number_ui(

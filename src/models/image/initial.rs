@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::error::ModelError;
 use super::super::weights::{Initial, Weights};
 use super::InflatedUNet;
@@ -9,7 +11,8 @@ use super::attention::Inflation;
 use super::config::ImageUNetConfig;
 
 /// What the bias behind Tune-A-Video's attention over frames starts at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TemporalBias {
     /// Zero: the network begins as the image model.
     #[default]
