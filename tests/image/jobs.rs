@@ -16,6 +16,7 @@ use spectral_motion::train::{InversionPrompt, TransferConfig};
 
 use super::METHODS;
 use crate::common::{assert_same_bits, fails, image_model, micro_model, moving_square, succeeds};
+use crate::models::copy_of;
 
 struct Place {
     folder: tempfile::TempDir,
@@ -78,21 +79,9 @@ impl Place {
     }
 
     /// The image model without its ControlNet, which goes beside it.
-    fn apart(&self) -> (PathBuf, PathBuf) {
-        fn copy(from: &Path, to: &Path) {
-            fs::create_dir_all(to).unwrap();
-            for entry in fs::read_dir(from).unwrap() {
-                let entry = entry.unwrap();
-                let target = to.join(entry.file_name());
-                match entry.path().is_dir() {
-                    true => copy(&entry.path(), &target),
-                    false => drop(fs::copy(entry.path(), target).unwrap()),
-                }
-            }
-        }
-        let (model, controlnet) = (self.path("model"), self.path("edges"));
-        copy(&image_model(), &model);
-        fs::rename(model.join("controlnet"), &controlnet).unwrap();
+    fn apart(&self) -> (tempfile::TempDir, PathBuf) {
+        let (model, controlnet) = (copy_of(&image_model()), self.path("edges"));
+        fs::rename(model.path().join("controlnet"), &controlnet).unwrap();
         (model, controlnet)
     }
 }
@@ -306,7 +295,7 @@ fn a_controlnet_of_its_own_folder_is_found_again() {
     let place = Place::new();
     let (model, controlnet) = place.apart();
     let mut request = place.request(config(Method::ControlVideo, 1), "run");
-    request.model = Some(model.clone());
+    request.model = Some(model.path().to_owned());
     let report = refused_training(request.clone());
     let told = report.to_string();
     assert!(
