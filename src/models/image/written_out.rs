@@ -32,7 +32,7 @@ impl Plain {
         flat.to_vec1::<f64>().unwrap()
     }
 
-    fn linear(&self, name: &str, x: &Row, bias: bool) -> Row {
+    fn linear(&self, name: &str, x: &[f64], bias: bool) -> Row {
         let weight = self.numbers(&format!("{name}.weight"));
         let bias = bias.then(|| self.numbers(&format!("{name}.bias")));
         let outputs = weight.len() / x.len();
@@ -44,7 +44,7 @@ impl Plain {
             .collect()
     }
 
-    fn layer_norm(&self, name: &str, x: &Row) -> Row {
+    fn layer_norm(&self, name: &str, x: &[f64]) -> Row {
         let (weight, bias) = (
             self.numbers(&format!("{name}.weight")),
             self.numbers(&format!("{name}.bias")),
@@ -59,7 +59,7 @@ impl Plain {
     }
 
     /// One query over all `seen` rows.
-    fn attention(&self, name: &str, query: &Row, seen: &[&Row]) -> Row {
+    fn attention(&self, name: &str, query: &[f64], seen: &[&Row]) -> Row {
         let q = self.linear(&format!("{name}.to_q"), query, false);
         let project = |part: &str| -> Vec<Row> {
             let part = format!("{name}.{part}");
@@ -86,11 +86,11 @@ impl Plain {
         self.linear(&format!("{name}.to_out.0"), &attended, true)
     }
 
-    fn feed_forward(&self, x: &Row) -> Row {
+    fn feed_forward(&self, x: &[f64]) -> Row {
         let both = self.linear("ff.net.0.proj", x, true);
         let (u, gate) = both.split_at(both.len() / 2);
         let gelu = |g: f64| g * 0.5 * (1.0 + libm::erf(g / 2f64.sqrt()));
-        let hidden = u.iter().zip(gate).map(|(u, g)| u * gelu(*g)).collect();
+        let hidden: Row = u.iter().zip(gate).map(|(u, g)| u * gelu(*g)).collect();
         self.linear("ff.net.2", &hidden, true)
     }
 
@@ -155,7 +155,7 @@ impl Plain {
     }
 }
 
-fn add(row: &mut Row, more: &Row) {
+fn add(row: &mut [f64], more: &[f64]) {
     for (value, more) in row.iter_mut().zip(more) {
         *value += more;
     }
