@@ -50,7 +50,9 @@ fn an_image_model_brings_its_methods() {
         offered.collect()
     };
     assert_eq!(methods(&mut studio), ["Tune-A-Video", "ControlVideo"]);
-    studio.click("ControlVideo");
+    let option = studio.harness.get_all_by_label("ControlVideo").next_back();
+    option.expect("an option").click();
+    studio.harness.run_steps(3);
     assert_eq!(
         studio.app().document().settings.method,
         Method::ControlVideo
