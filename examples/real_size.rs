@@ -14,7 +14,9 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clap::{Parser, ValueEnum};
 use spectral_motion::methods::{Method, Precision, Tuned};
-use spectral_motion::models::{UNet3DConditionModel, UNet3DConfig, Weights};
+use spectral_motion::models::{
+    Conditioning, Denoiser as _, UNet3DConditionModel, UNet3DConfig, Weights,
+};
 use spectral_motion::nn::{NoiseStream, Purpose, no_grad};
 use spectral_motion::schedulers::{NoiseSchedule, SchedulerConfig};
 use spectral_motion::train::{Checkpointing, Item, Trainer, TransferConfig};
@@ -109,7 +111,11 @@ fn measure(pass: Pass, options: &Options) -> Outcome<()> {
     let started = Instant::now();
     let checkpointing = match pass {
         Pass::Forward => {
-            let out = no_grad(|| tuned.unet.forward(&clip, &[500.0], &text))?;
+            let out = no_grad(|| {
+                tuned
+                    .unet
+                    .predict(&clip, &[500.0], Conditioning::text(&text))
+            })?;
             // Reading a number of it makes sure that all of it has been computed.
             out.sqr()?.sum_all()?.to_scalar::<f32>()?;
             row(pass, options, (&network, started), None);

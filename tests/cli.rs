@@ -390,7 +390,7 @@ fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
     fails(transfer, 4, &["one part of a model"]);
 
     let index = fs::read_to_string(model.join("model_index.json")).unwrap();
-    let image = index.replace("TextToVideoSDPipeline", "StableDiffusionPipeline");
+    let image = index.replace("TextToVideoSDPipeline", "StableDiffusionXLPipeline");
     fs::write(model.join("model_index.json"), image).unwrap();
     fails(
         sample(&model),

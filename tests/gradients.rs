@@ -91,7 +91,7 @@ fn every_trainable_tensor_gets_a_gradient_from_every_term() {
 /// The conversions are those of the specification's section 2, written out here once more.
 #[test]
 fn a_network_of_velocities_is_trained_by_what_its_output_says() {
-    for method in [Method::Vmc, Method::MotionDirector] {
+    for method in Method::ALL {
         let mut micro = vmc_micro();
         micro.schedule.prediction = PredictionType::Velocity;
         let (schedule, batch) = (micro.schedule, &micro.batch);
@@ -114,6 +114,11 @@ fn a_network_of_velocities_is_trained_by_what_its_output_says() {
             Method::MotionDirector => {
                 let velocity = mix(&batch.eps, signal, &batch.v0, -noise);
                 motion_director::base_loss(&out, &velocity, batch.anchor)
+            }
+            Method::TuneAVideo | Method::ControlVideo => {
+                let velocity = mix(&batch.eps, signal, &batch.v0, -noise);
+                let squares = (&out - &velocity).unwrap().sqr().unwrap();
+                squares.mean_all()
             }
         };
         let (_, _, f, h, w) = batch.v0.dims5().unwrap();
@@ -458,7 +463,7 @@ fn fresh_adapters_add_nothing_and_resting_ones_neither() {
             clip: 0,
         };
         trainer.tuned().set_for_sampling(strength);
-        run(&trainer.tuned().unet)
+        run(trainer.tuned().unet.video().unwrap())
     };
     assert_eq!(
         with(&trainer, 1.0),
@@ -480,7 +485,7 @@ fn fresh_adapters_add_nothing_and_resting_ones_neither() {
     });
     trainer.tuned().set_for_inversion();
     assert_eq!(
-        run(&trainer.tuned().unet),
+        run(trainer.tuned().unet.video().unwrap()),
         plain,
         "clips are inverted by the model as it was"
     );

@@ -23,7 +23,51 @@ use spectral_motion::train::TransferConfig;
 use spectral_motion::video;
 
 use self::studio::{PATIENCE, Studio, steps_without_end};
-use crate::common::{micro_model, moving_square};
+use crate::common::{image_model, micro_model, moving_square};
+
+/// A model of another kind brings a method that it can be trained by, with its authors' numbers, and takes it away again.
+#[test]
+fn an_image_model_brings_its_methods() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let rate = studio.app().document().settings.learning_rate;
+    studio.drop_file(image_model());
+    studio.step_until("the image model's method", |app| {
+        app.document().settings.method == Method::TuneAVideo && app.is_ready()
+    });
+    let settings = studio.app().document().settings.clone();
+    assert_eq!((settings.learning_rate, settings.steps), (3e-5, 500));
+    assert_eq!((settings.guidance, settings.frames), (Some(12.5), Some(4)));
+    let methods = |studio: &mut Studio| -> Vec<&'static str> {
+        studio
+            .harness
+            .get_by_role_and_label(egui::Role::ComboBox, "Method")
+            .click();
+        studio.harness.run_steps(3);
+        let offered = Method::ALL.map(Method::name).into_iter();
+        let offered =
+            offered.filter(|name| studio.harness.query_all_by_label(name).next().is_some());
+        offered.collect()
+    };
+    assert_eq!(methods(&mut studio), ["Tune-A-Video", "ControlVideo"]);
+    let option = studio.harness.get_all_by_label("ControlVideo").next_back();
+    option.expect("an option").click();
+    studio.harness.run_steps(3);
+    assert_eq!(
+        studio.app().document().settings.method,
+        Method::ControlVideo
+    );
+    assert_eq!(studio.app().document().settings.steps, 80);
+
+    studio.drop_file(micro_model());
+    studio.step_until("the video model's method", |app| {
+        app.document().settings.method == Method::Vmc && app.is_ready()
+    });
+    assert_eq!(studio.app().document().settings.learning_rate, rate);
+    assert_eq!(methods(&mut studio), ["VMC", "MotionDirector"]);
+    let problems: Vec<_> = studio.app().problems().collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
 
 #[test]
 fn from_a_dropped_clip_to_a_film() {
@@ -136,6 +180,7 @@ fn a_finished_run_is_trained_further() {
         clip,
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: job::DeviceChoice::Cpu,
         config: TransferConfig {
@@ -281,6 +326,7 @@ fn dropped_weights_offer_a_sample() {
         clip,
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: job::DeviceChoice::Cpu,
         config: TransferConfig {

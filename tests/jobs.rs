@@ -51,6 +51,7 @@ impl Place {
             clip: self.clip.clone(),
             subject: "a red square".to_owned(),
             more_clips: Vec::new(),
+            control: Default::default(),
             model: Some(micro_model()),
             device: DeviceChoice::Cpu,
             config,

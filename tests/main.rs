@@ -24,6 +24,7 @@ mod evaluate;
 mod gradients;
 #[cfg(feature = "gui")]
 mod gui;
+mod image;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;

@@ -326,6 +326,7 @@ fn vmc_training_follows_pytorch() {
             eps: of("eps").clone(),
             t: vec![scalar(of("t")) as u32],
             text: text.clone(),
+            control: None,
             anchor: 0,
         };
         let stats = trainer.step_on(&batch).unwrap();

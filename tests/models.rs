@@ -6,7 +6,7 @@ mod memory;
 mod mistakes;
 mod mutations;
 mod networks;
-mod published;
+pub mod published;
 mod sampling;
 mod tokenizer;
 mod torch_damage;
@@ -38,6 +38,11 @@ fn micro_tensors(part: &str) -> BTreeMap<String, Tensor> {
 
 /// A copy of the micro model that a test may damage.
 fn micro_copy() -> TempDir {
+    copy_of(&micro())
+}
+
+/// A copy of a model that a test may change.
+pub fn copy_of(model: &Path) -> TempDir {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
@@ -53,7 +58,7 @@ fn micro_copy() -> TempDir {
         }
     }
     let dir = TempDir::new().unwrap();
-    copy(&micro(), dir.path());
+    copy(model, dir.path());
     dir
 }
 

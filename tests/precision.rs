@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 use spectral_motion::job::{self, DeviceChoice, Event, Outcome, Request, TrainRequest};
 use spectral_motion::methods::{Method, Precision, Tuned};
-use spectral_motion::models::ModelFolder;
+use spectral_motion::models::{Conditioning, Denoiser as _, ModelFolder};
 use spectral_motion::nn::{NoiseStream, Purpose, Tape};
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::train::{
@@ -76,7 +76,7 @@ fn pass(method: Method, precision: Precision, smaller: f64, scale: f64) -> Pass 
     let batch = micro_batch();
     let out = tuned
         .unet
-        .forward(&batch.v0, &[400.0], &batch.text)
+        .predict(&batch.v0, &[400.0], Conditioning::text(&batch.text))
         .unwrap();
     assert_eq!(out.dtype(), DType::F32, "the losses are f32");
     let objective = Objective::new(&config, schedule, &batch.v0).unwrap();
@@ -228,6 +228,7 @@ fn a_whole_transfer_runs_in_half_precision_with_checkpointing() {
         clip: moving_square(folder.path(), 4),
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: DeviceChoice::Cpu,
         config: TransferConfig {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use crate::job::{DeviceChoice, ResultRequest};
+use crate::job::{ControlRequest, DeviceChoice, ResultRequest};
 use crate::project::MoreClip;
 use crate::report::{Area, Report};
 use crate::train::{Preset, TransferConfig, explicit_over_preset};
@@ -13,7 +13,8 @@ use crate::train::{Preset, TransferConfig, explicit_over_preset};
 /// Which model, and what it runs on.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Folder of a text-to-video model in diffusers layout (ModelScope, ZeroScope) [default: the built-in model]
+    /// Folder of a model in diffusers layout: text to video (ModelScope, ZeroScope), or Stable Diffusion 1.x for the methods
+    /// that begin with an image model [default: the built-in model]
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
     /// What computes
@@ -22,6 +23,35 @@ pub struct ModelArgs {
     /// Processor threads [default: all]
     #[arg(long)]
     pub threads: Option<usize>,
+}
+
+/// What leads ControlVideo.
+#[derive(Args)]
+pub struct ControlArgs {
+    /// ControlVideo: folder of a ControlNet for the model, in diffusers layout [default: `controlnet` in the model's folder]
+    #[arg(long, value_name = "FOLDER", help_heading = "ControlVideo")]
+    pub controlnet: Option<PathBuf>,
+    /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; or a film, GIF or folder of edges, depth
+    /// or poses, frame by frame that of the clip, as the ControlNet was trained on
+    #[arg(
+        long,
+        value_name = "CANNY|FILE",
+        default_value = "canny",
+        help_heading = "ControlVideo"
+    )]
+    pub condition: PathBuf,
+}
+
+impl ControlArgs {
+    /// What they ask for.
+    #[must_use]
+    pub fn request(&self) -> ControlRequest {
+        let drawn = self.condition.as_os_str() == "canny";
+        ControlRequest {
+            controlnet: self.controlnet.clone(),
+            clip: (!drawn).then(|| self.condition.clone()),
+        }
+    }
 }
 
 /// Where the film goes.

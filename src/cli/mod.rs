@@ -33,8 +33,8 @@ Exit codes:
 
 /// Transfer the motion of a video clip to a new subject.
 ///
-/// A text-to-video model is fine-tuned on one clip (Video Motion Customization with Spectral Motion Alignment), then
-/// samples a new subject that moves like the clip. Without a command the window opens. Without `--model` the built-in one is used: it knows plain shapes
+/// A video model, or an image model that is made to see clips, is fine-tuned on one clip (Video Motion Customization with Spectral
+/// Motion Alignment, unless --method says otherwise), then samples a new subject that moves like the clip. Without a command the window opens. Without `--model` the built-in one is used: it knows plain shapes
 /// and colours and needs no download.
 #[derive(Parser)]
 #[command(name = "spectral-motion", version, after_help = EXIT_CODES, max_term_width = 100)]

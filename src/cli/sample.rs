@@ -20,7 +20,7 @@ pub(super) struct SampleArgs {
     #[arg(long, value_name = "WORDS")]
     prompt: String,
     /// With a model: trained weights to put on it, the final/weights.safetensors of a run (MotionDirector's adapters, or the
-    /// weights that VMC trained)
+    /// weights that VMC or Tune-A-Video trained)
     #[arg(long, value_name = "FILE", visible_alias = "weights")]
     lora: Option<PathBuf>,
     /// How strongly MotionDirector's learned motion acts [default: the run's, else 1]

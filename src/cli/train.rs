@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
 
-use super::args::{ClipArgs, ModelArgs, OutputArgs, settings};
+use super::args::{ClipArgs, ControlArgs, ModelArgs, OutputArgs, settings};
 use super::{Ending, watch};
 use crate::job::{Request, TrainRequest};
 use crate::report::Report;
@@ -23,6 +23,8 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     #[command(flatten)]
+    control: ControlArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -36,6 +38,7 @@ pub(super) fn run(args: &TrainArgs, flags: &ArgMatches) -> Result<Ending, Report
         clip: first.path,
         subject: first.subject,
         more_clips,
+        control: args.control.request(),
         model: args.model.model.clone(),
         device: args.model.device,
         config: settings(&args.config, flags, args.preset)?,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
 
-use super::args::{ClipArgs, ModelArgs, OutputArgs, ResultArgs, settings, words};
+use super::args::{ClipArgs, ControlArgs, ModelArgs, OutputArgs, ResultArgs, settings, words};
 use super::{Ending, watch};
 use crate::job::{Request, TrainRequest};
 use crate::report::Report;
@@ -28,6 +28,8 @@ pub(super) struct TransferArgs {
     #[command(flatten)]
     result: ResultArgs,
     #[command(flatten)]
+    control: ControlArgs,
+    #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -41,6 +43,7 @@ pub(super) fn run(args: &TransferArgs, flags: &ArgMatches) -> Result<Ending, Rep
         clip: first.path,
         subject: first.subject,
         more_clips,
+        control: args.control.request(),
         model: args.model.model.clone(),
         device: args.model.device,
         config: settings(&args.config, flags, args.preset)?,

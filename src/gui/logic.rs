@@ -10,10 +10,12 @@ use super::command::{self, Command};
 use super::dialogs::{Dialog, Pick};
 use super::media::{self, Opened};
 use super::notices::Action;
+use super::panels::transfer::with_method;
 use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
 use crate::job::{self, Until};
+use crate::methods::Method;
 use crate::report::{Area, Report};
 
 /// Scales of the interface.
@@ -267,6 +269,16 @@ impl App {
         self.reading_model = None;
         match read {
             Ok(info) => {
+                let settings = &mut self.document.settings;
+                // A model of another kind brings the method that it can be used for.
+                if !info.allows(settings.method)
+                    && let Some(method) =
+                        Method::ALL.into_iter().find(|method| info.allows(*method))
+                {
+                    *settings = with_method(settings, method);
+                    let text = format!("{} is trained by {}.", info.name, method.name());
+                    self.notices.say(text, None);
+                }
                 self.model = Some(info);
                 self.model_generation += 1;
             }

@@ -9,7 +9,8 @@ use eframe::egui::{self, ColorImage};
 
 use super::past::{self, Past};
 use crate::job::{Halt, WeightsAbout, fit_for};
-use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder};
+use crate::methods::Method;
+use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder, ModelKind};
 use crate::project::{Project, Recipe, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
@@ -65,6 +66,18 @@ pub struct ModelInfo {
     pub card: ModelCard,
     /// Size of its weight files in MiB, 0 for the built-in model.
     pub weights_mib: f64,
+    /// What it makes of words.
+    pub kind: ModelKind,
+    /// Whether a ControlNet lies in its folder.
+    pub has_controlnet: bool,
+}
+
+impl ModelInfo {
+    /// Whether a method can work with it.
+    #[must_use]
+    pub fn allows(&self, method: Method) -> bool {
+        method.model_kind() == self.kind && (self.has_controlnet || !method.is_controlled())
+    }
 }
 
 /// The clip as the model sees it.
@@ -200,6 +213,8 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
         limits: folder.clip_limits(),
         card: folder.card().clone(),
         weights_mib: path.map_or(0.0, weights_mib),
+        kind: folder.kind(),
+        has_controlnet: folder.controlnet_config().is_some(),
     })
 }
 
@@ -217,7 +232,10 @@ fn weights_mib(folder: &Path) -> f64 {
         let (new, old) = (size_of("safetensors"), size_of("bin"));
         if new > 0 { new } else { old }
     };
-    let bytes: u64 = ["unet", "vae", "text_encoder"].into_iter().map(part).sum();
+    let bytes: u64 = ["unet", "vae", "text_encoder", "controlnet"]
+        .into_iter()
+        .map(part)
+        .sum();
     bytes as f64 / f64::from(1 << 20)
 }
 

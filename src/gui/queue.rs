@@ -13,8 +13,9 @@ use super::past::Reading;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
-    self, BUILTIN, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest,
-    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker, WeightsAbout,
+    self, BUILTIN, Command, ControlRequest, DeviceChoice, JobHandle, Outcome, Request,
+    ResultRequest, ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker,
+    WeightsAbout,
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
@@ -227,6 +228,7 @@ impl App {
             clip: source.path.clone(),
             subject: words("Clip words", &self.document.subject)?,
             more_clips,
+            control: ControlRequest::default(),
             model: self.document.model.clone(),
             device: DeviceChoice::Auto,
             config: settings.clone(),

@@ -10,7 +10,8 @@ use super::request::TrainRequest;
 use super::session::pixels_sha256;
 use crate::models::ModelFolder;
 use crate::project::{ClipRecord, MoreClipRecord};
-use crate::video::{self, Clip, Fit, Limits, ShortClip};
+use crate::report::{Area, Report};
+use crate::video::{self, Clip, Fit, Frame, Limits, ShortClip, canny};
 
 /// A clip as the model sees it, and what was done to it.
 pub(super) struct ReadClip {
@@ -68,6 +69,44 @@ pub(super) fn read_clips(
         }
     }
     Ok((first, more))
+}
+
+/// What steers the ControlNet, a list of frames for each clip: the frames of a clip of the person's own, cut as the first
+/// one is, or the edges of each clip. Empty for a method without a ControlNet.
+pub(super) fn read_controls(
+    job: &JobContext,
+    request: &TrainRequest,
+    folder: &ModelFolder,
+    (first, more): (&mut ReadClip, &mut [ReadClip]),
+) -> Result<Vec<Vec<Frame>>, Halt> {
+    let config = &request.config;
+    if !config.method.is_controlled() {
+        return Ok(Vec::new());
+    }
+    let note = |read: &mut ReadClip, text: String| {
+        job.emit(Event::Note { text: text.clone() });
+        read.notes.push(text);
+    };
+    let Some(path) = &request.control.clip else {
+        let (low, high) = config.canny;
+        let mut controls = Vec::new();
+        for read in std::iter::once(first).chain(more) {
+            let frames = &read.clip.frames;
+            controls.push(frames.iter().map(|frame| canny(frame, low, high)).collect());
+            note(read, format!("Edges lead it (Canny, {low} and {high})."));
+        }
+        return Ok(controls);
+    };
+    if !more.is_empty() {
+        let headline = "One control clip cannot lead several clips";
+        let advice = "Leave --condition out to draw the edges of each clip, or train on one clip.";
+        let report = Report::new(Area::Request, headline).advise(advice);
+        return Err(report.into());
+    }
+    let fit = fit_for(config, &folder.clip_limits())?;
+    let read = read_clip(job, path, &fit).map_err(|halt| in_clip(halt, true, path))?;
+    note(first, format!("{} leads it.", read.clip.source_name));
+    Ok(vec![read.clip.frames])
 }
 
 /// The records of all clips but the first, with their words.

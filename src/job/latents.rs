@@ -67,7 +67,7 @@ fn encode(
 ) -> Result<Latents, Halt> {
     let failed = tensors("The clip could not be encoded");
     let device = DeviceChoice::Auto.open()?;
-    let vae = open_model(model)?.load_vae(&device)?;
+    let vae = open_model(model, None)?.load_vae(&device)?;
     let mut parts = Vec::new();
     for frames in frames.chunks(FRAMES_AT_ONCE) {
         if stop() {

@@ -1,13 +1,13 @@
 //! The model of a job: opening it, knowing it again, and what it recommends.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fitting::fit_for;
 use super::problem::Halt;
 use super::sampling::{GUIDANCE, SAMPLING_STEPS, sampler};
 use super::session::{Record, Session};
-use crate::methods::Tuned;
-use crate::models::{self, ModelFolder};
+use crate::methods::{Method, Tuned};
+use crate::models::{self, ModelFolder, ModelKind};
 use crate::project::ModelRecord;
 use crate::report::{Area, Report};
 use crate::schedulers::ReferenceInversion;
@@ -17,18 +17,58 @@ use crate::train::TransferConfig;
 pub const BUILTIN: &str = "builtin";
 
 /// Opens a model and holds its weight files against its configuration, so that a broken one is told before a clip is read.
-pub(super) fn open_model(path: Option<&Path>) -> Result<ModelFolder, Halt> {
-    let Some(path) = path else {
-        return Ok(models::builtin()?);
+/// Without a path it is the built-in one. `controlnet` is the folder of a ControlNet for it, in place of one of its own.
+pub(super) fn open_model(
+    path: Option<&Path>,
+    controlnet: Option<&Path>,
+) -> Result<ModelFolder, Halt> {
+    let mut folder = match path {
+        Some(path) => ModelFolder::open(path)?,
+        None => models::builtin()?,
     };
-    let folder = ModelFolder::open(path)?;
-    folder.check_weights()?;
+    if let Some(controlnet) = controlnet {
+        folder = folder.with_controlnet(controlnet)?;
+    }
+    if path.is_some() || controlnet.is_some() {
+        folder.check_weights()?;
+    }
     Ok(folder)
+}
+
+/// Refuses a method that begins with another kind of model than this one.
+pub(super) fn check_method(method: Method, folder: &ModelFolder) -> Result<(), Halt> {
+    let refuse = |why: String, advice: &str| {
+        let headline = format!("{} cannot work with {}", method.name(), folder.name());
+        let report = Report::new(Area::Request, headline);
+        Err(report.because(why).advise(advice).into())
+    };
+    let needs = method.model_kind();
+    if needs != folder.kind() {
+        return match needs {
+            ModelKind::Image => refuse(
+                "It begins with a model for still pictures, and this one makes clips.".to_owned(),
+                "Name the folder of a Stable Diffusion 1.x model in diffusers layout with --model, or choose --method vmc.",
+            ),
+            ModelKind::Video => refuse(
+                "It needs a text-to-video model, and this one makes still pictures.".to_owned(),
+                "Choose --method tune-a-video or control-video, or another model.",
+            ),
+        };
+    }
+    if method.is_controlled() && folder.controlnet_config().is_none() {
+        return refuse(
+            "There is no ControlNet in the model's folder.".to_owned(),
+            "Name the folder of one for Stable Diffusion 1.x (edges, depth or poses) with --controlnet.",
+        );
+    }
+    Ok(())
 }
 
 /// Opens the model a run was made with and checks that it is still the same.
 pub(super) fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
-    let folder = open_model(record.model.folder.as_deref().map(Path::new))?;
+    let path = |folder: &Option<String>| folder.as_ref().map(PathBuf::from);
+    let (model, controlnet) = (path(&record.model.folder), path(&record.model.controlnet));
+    let folder = open_model(model.as_deref(), controlnet.as_deref())?;
     if folder.weights_sha256()? != record.model.weights_sha256 {
         return Err(Report::new(
             Area::Model,
@@ -107,14 +147,14 @@ pub(super) fn load_unet(session: &Session) -> Result<Tuned, Halt> {
 
 pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
     // The folder that was opened, which may be a version inside the folder that was named.
-    let opened = path.map(|_| {
-        let dir = folder.source().locate("");
-        std::path::absolute(&dir).unwrap_or(dir)
-    });
+    let whole = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
+    let text = |dir: PathBuf| whole(dir).to_string_lossy().into_owned();
+    let opened = path.map(|_| text(folder.source().locate("")));
     let name = path.map_or_else(|| BUILTIN.to_owned(), |_| folder.name());
     Ok(ModelRecord {
         name,
-        folder: opened.map(|dir| dir.to_string_lossy().into_owned()),
+        folder: opened,
+        controlnet: folder.controlnet_dir().map(text),
         weights_sha256: folder.weights_sha256()?,
     })
 }

@@ -35,6 +35,8 @@ pub struct TrainRequest {
     pub subject: String,
     /// Further clips of the same motion.
     pub more_clips: Vec<MoreClip>,
+    /// What leads a method with a ControlNet; others do not read it.
+    pub control: ControlRequest,
     /// Model folder; none is the built-in model.
     pub model: Option<PathBuf>,
     /// What computes.
@@ -45,6 +47,15 @@ pub struct TrainRequest {
     pub run: Option<PathBuf>,
     /// The film to make afterwards.
     pub result: Option<ResultRequest>,
+}
+
+/// What leads a method with a ControlNet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlRequest {
+    /// Folder of a ControlNet; none is the one in the model's folder.
+    pub controlnet: Option<PathBuf>,
+    /// A clip of edges, depth or poses, frame by frame that of the clip; none draws the clip's edges.
+    pub clip: Option<PathBuf>,
 }
 
 /// Go on with a run.

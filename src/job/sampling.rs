@@ -10,6 +10,7 @@ use super::problem::{Halt, tensors};
 use super::session::Session;
 use super::{Preview, export};
 use crate::methods::{Strength, Tuned};
+use crate::models::Conditioning;
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
 use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
@@ -97,6 +98,7 @@ pub(super) fn sample(
     let text = GuidedText {
         cond: session.text(&spec.prompt)?,
         uncond: session.text(&spec.negative_prompt)?,
+        control: session.control(spec.strength.clip).cloned(),
     };
     job.stage(Stage::Sampling, Some(sampler.timesteps().len()));
     tuned.set_for_sampling(spec.strength);
@@ -212,7 +214,11 @@ fn inverted(
     job.stage(Stage::Inverting, Some(spec.steps));
     tuned.set_for_inversion();
     let unet = &tuned.unet;
-    let inverted = pipelines::invert(unet, &inversion, latents, &text, &mut |done, total| {
+    let seen = Conditioning {
+        text: &text,
+        control: session.control(clip),
+    };
+    let inverted = pipelines::invert(unet, &inversion, latents, seen, &mut |done, total| {
         step(job, Stage::Inverting, done, total)
     })
     .map_err(tensors("Inverting the clip failed"))?;

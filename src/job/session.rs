@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub(super) record: Record,
     /// Clean latents of each clip, `[1, c, f, h, w]`, times the VAE's scaling factor; at least one, all of one shape.
     latents: Vec<Tensor>,
+    /// What steers the ControlNet, a clip each: `[1, 3, f, h, w]` in 0 to 1. None for other methods.
+    controls: Vec<Tensor>,
     /// Text embeddings `[1, n, d]` by their words.
     texts: BTreeMap<String, Tensor>,
     /// Mapped when the first picture is wanted.
@@ -51,6 +53,7 @@ impl Session {
         device: Device,
         record: Record,
         clips: &[&Clip],
+        controls: &[Vec<Frame>],
     ) -> Result<Self, Halt> {
         job.stage(Stage::Encoding, None);
         let vae = folder.load_vae(&device)?;
@@ -62,6 +65,11 @@ impl Session {
             job.go_on()?;
         }
         drop(vae);
+        let controls = controls.iter().map(|frames| {
+            pipelines::control_from_frames(frames, &device)
+                .map_err(tensors("The control clip could not be read"))
+        });
+        let controls = controls.collect::<Result<Vec<_>, Halt>>()?;
         let subjects = (0..record.clips()).map(|clip| record.clip(clip).0.to_owned());
         let words: Vec<String> = std::iter::once(String::new())
             .chain(subjects)
@@ -72,6 +80,7 @@ impl Session {
             device,
             record,
             latents,
+            controls,
             texts: BTreeMap::new(),
             vae: None,
         };
@@ -93,6 +102,7 @@ impl Session {
             device,
             record,
             latents: vec![latents],
+            controls: Vec::new(),
             texts: BTreeMap::new(),
             vae: None,
         })
@@ -130,11 +140,18 @@ impl Session {
         }
         let latents = (0..record.clips()).map(|clip| read(&latents_name(clip)));
         let latents = latents.collect::<Result<Vec<_>, Halt>>()?;
+        let controlled = match record.settings.method.is_controlled() {
+            true => record.clips(),
+            false => 0,
+        };
+        let controls = (0..controlled).map(|clip| read(&control_name(clip)));
+        let controls = controls.collect::<Result<Vec<_>, Halt>>()?;
         Ok(Self {
             folder,
             device,
             record,
             latents,
+            controls,
             texts,
             vae: None,
         })
@@ -148,6 +165,10 @@ impl Session {
         for (clip, latents) in self.latents.iter().enumerate() {
             let latents = plain_from_tensor(latents).map_err(&keep)?;
             file.tensors.insert(latents_name(clip), latents);
+        }
+        for (clip, control) in self.controls.iter().enumerate() {
+            let control = plain_from_tensor(control).map_err(&keep)?;
+            file.tensors.insert(control_name(clip), control);
         }
         for (index, (words, text)) in self.texts.iter().enumerate() {
             texts.push(words.clone());
@@ -169,13 +190,22 @@ impl Session {
         self.latents.get(clip).unwrap_or(&self.latents[0])
     }
 
+    /// What steers the ControlNet for a clip by its number; none for methods without one.
+    pub(super) fn control(&self, clip: usize) -> Option<&Tensor> {
+        self.controls.get(clip).or_else(|| self.controls.first())
+    }
+
     /// What a training learns from.
     pub(super) fn items(&mut self) -> Result<Vec<Item>, Halt> {
         (0..self.record.clips())
             .map(|clip| {
                 let words = self.record.clip(clip).0.to_owned();
                 let text = self.text(&words)?;
-                Ok(Item::new(self.latents(clip), &text))
+                let item = Item::new(self.latents(clip), &text);
+                Ok(match self.control(clip) {
+                    Some(control) => item.with_control(control),
+                    None => item,
+                })
             })
             .collect()
     }
@@ -230,6 +260,10 @@ fn latents_name(clip: usize) -> String {
         0 => "latents".to_owned(),
         more => format!("latents.{}", more + 1),
     }
+}
+
+fn control_name(clip: usize) -> String {
+    format!("control.{}", clip + 1)
 }
 
 fn text_name(index: usize) -> String {

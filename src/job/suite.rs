@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::context::JobContext;
 use super::fitting::fit_for;
 use super::message::Event;
-use super::model::{model_record, open_model, recommended};
+use super::model::{check_method, model_record, open_model, recommended};
 use super::problem::Halt;
 use super::request::{
-    Request, ResultRequest, SampleRequest, SamplingChanges, SuiteRequest, TrainRequest,
+    ControlRequest, Request, ResultRequest, SampleRequest, SamplingChanges, SuiteRequest,
+    TrainRequest,
 };
 use super::work;
 use crate::evaluate::drawn::to_pixels;
@@ -118,7 +119,10 @@ impl<'a> Suite<'a> {
                 .advise("Ask for at least one clip, one seed and one method.")
                 .into());
         }
-        let folder = open_model(request.model.as_deref())?;
+        let folder = open_model(request.model.as_deref(), None)?;
+        for method in &request.methods {
+            check_method(*method, &folder)?;
+        }
         recommended(&mut settings, &folder)?;
         let fit = fit_for(&settings, &folder.clip_limits())?;
         settings.check_for(fit.frames)?;
@@ -127,6 +131,7 @@ impl<'a> Suite<'a> {
             format: SUITE_FORMAT,
             program: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
             model: ModelRecord {
+                controlnet: None,
                 folder: None,
                 ..model_record(&folder, request.model.as_deref())?
             },
@@ -241,6 +246,7 @@ impl<'a> Suite<'a> {
             clip: clip.to_owned(),
             subject: drawn.scene.subject(),
             more_clips: Vec::new(),
+            control: ControlRequest::default(),
             model: self.request.model.clone(),
             device,
             config,

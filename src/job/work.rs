@@ -3,12 +3,12 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::clips::{more_records, read_clips};
+use super::clips::{more_records, read_clips, read_controls};
 use super::context::JobContext;
 use super::export::{check_target, write_result};
 use super::message::{Event, Stage};
 use super::model::{
-    BUILTIN, check_training, latent_shape, load_unet, model_record, open_model,
+    BUILTIN, check_method, check_training, latent_shape, load_unet, model_record, open_model,
     open_recorded_model, recommended,
 };
 use super::problem::Halt;
@@ -21,6 +21,7 @@ use super::saved::{TrainedFile, refuse_scales};
 use super::session::{Record, Session};
 use super::{Preview, comparison, suite, training};
 use crate::methods::{Method, Tuned};
+use crate::models::{ModelFolder, ModelKind};
 use crate::project::{
     ClipRecord, ProjectError, RunFolder, TensorFile, default_runs_dir, run_format, sha256_hex,
 };
@@ -57,10 +58,13 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     });
     job.stage(Stage::Loading, None);
     let device = request.device.open()?;
-    let folder = open_model(request.model.as_deref())?;
+    let controlnet = request.control.controlnet.as_deref();
+    let folder = open_model(request.model.as_deref(), controlnet)?;
+    check_method(request.config.method, &folder)?;
     recommended(&mut request.config, &folder)?;
     check_training(&request.config, &folder)?;
-    let (first, more) = read_clips(job, &request, &folder)?;
+    let (mut first, mut more) = read_clips(job, &request, &folder)?;
+    let controls = read_controls(job, &request, &folder, (&mut first, &mut more))?;
     let mut run = match &request.run {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::create_in(&default_runs_dir(), first.clip.source_name.as_ref())?,
@@ -83,12 +87,13 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         .chain(&more)
         .map(|read| &read.clip)
         .collect();
-    let begun = Session::encode(job, folder, device, record, &clips).and_then(|session| {
-        session.write_cache(&run)?;
-        // Written last: a folder with a record is a run that can be resumed.
-        run.write_record(&session.record)?;
-        Ok(session)
-    });
+    let begun =
+        Session::encode(job, folder, device, record, &clips, &controls).and_then(|session| {
+            session.write_cache(&run)?;
+            // Written last: a folder with a record is a run that can be resumed.
+            run.write_record(&session.record)?;
+            Ok(session)
+        });
     let mut session = match begun {
         Ok(session) => session,
         Err(halt) => {
@@ -96,7 +101,7 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
             return Err(halt);
         }
     };
-    drop((first, more));
+    drop((first, more, controls));
     let mut trainer = trainer(&mut session)?;
     finish(
         job,
@@ -304,7 +309,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
         config: Box::new(config.clone()),
     });
     job.stage(Stage::Loading, None);
-    let folder = open_model(named)?;
+    let folder = open_model(named, None)?;
     let device = request.device.open()?;
     let file = match &request.weights {
         Some(path) => Some(TrainedFile::open(path, &folder)?),
@@ -318,6 +323,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
             config.check_for_clips(1)?;
         }
     }
+    refuse_without_clip(&config, file.is_some(), &folder)?;
     recommended(&mut config, &folder)?;
     let about = file.as_ref().and_then(|file| file.about.as_ref());
     let taken_fps = about
@@ -353,6 +359,27 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     let tuned = file.load(&session.folder, &session.device)?;
     let sha256 = Some(file.sha256);
     make_film(job, &mut session, None, &tuned, sha256, &request.result)
+}
+
+/// Refuses what an image model cannot make without a clip.
+fn refuse_without_clip(
+    config: &TransferConfig,
+    is_trained: bool,
+    folder: &ModelFolder,
+) -> Result<(), Halt> {
+    if folder.kind() == ModelKind::Video {
+        return Ok(());
+    }
+    let name = folder.name();
+    let report = match (is_trained, config.method.is_controlled()) {
+        (true, false) => return Ok(()),
+        (true, true) => Report::new(Area::Request, "ControlVideo has no clip to follow here")
+            .because("Its samples are led by the edges, depth or poses of a clip, which a run keeps.")
+            .advise("Sample from the run that left these weights."),
+        (false, _) => Report::new(Area::Request, format!("{name} makes still pictures, not films"))
+            .advise("Train it on a clip first (--method tune-a-video), or add weights that were trained on it (--lora)."),
+    };
+    Err(report.into())
 }
 
 fn make_film(

@@ -6,9 +6,10 @@ use candle_core::Device;
 
 use super::Method;
 use super::motion_director::{self, Part};
-use super::tuned::{Branches, Tuned};
+use super::tuned::{Branches, Precision, Tuned, Tuning};
 use crate::models::{
-    AdapterName, ChooseAdapters, Factor, KeyReport, ModelError, ModelFolder, UNet3DConditionModel,
+    AdapterName, CONTROLNET_PREFIX, ChooseAdapters, ControlNetModel, Factor, InflatedUNet,
+    Inflation, KeyReport, ModelError, ModelFolder, ModelKind, TemporalBias, UNet3DConditionModel,
     Weights, WrongShape, shown,
 };
 
@@ -24,6 +25,7 @@ pub struct Saved {
     shapes: Shapes,
     /// Empty where the file holds weights of the network itself.
     ranks: Ranks,
+    method: Method,
 }
 
 impl Saved {
@@ -33,32 +35,37 @@ impl Saved {
     /// [`ModelError::Trained`] with every tensor that is no adapter of a layer of this network and no weight of it, has
     /// another shape, or lacks its other half; `file` names it.
     pub fn check(file: &str, shapes: Shapes, folder: &ModelFolder) -> Result<Self, ModelError> {
-        let network = network_shapes(folder)?;
         let mut report = KeyReport {
             files: file.to_owned(),
             ..KeyReport::default()
         };
-        let adapters = shapes.keys().any(|name| AdapterName::parse(name).is_some());
-        let ranks = if adapters {
+        let method = method_of(&shapes, folder.kind());
+        let network = network_shapes(folder, method)?;
+        let ranks = if method == Method::MotionDirector {
             check_adapters(&shapes, &network, &mut report)
         } else {
-            check_weights(&shapes, &network, &mut report);
+            // Of a text-to-video network any matrix can be replaced, of an inflated one what its method trains.
+            let takes = |name: &str, shape: &[usize]| match method.model_kind() {
+                ModelKind::Video => shape.len() == 2,
+                ModelKind::Image => method.trains(name),
+            };
+            check_weights(&shapes, &network, &takes, &mut report);
             Ranks::new()
         };
         if shapes.is_empty() || !report.is_clean() {
             return Err(ModelError::Trained(Box::new(report)));
         }
-        Ok(Self { shapes, ranks })
+        Ok(Self {
+            shapes,
+            ranks,
+            method,
+        })
     }
 
     /// The method that leaves such weights.
     #[must_use]
     pub fn method(&self) -> Method {
-        if self.ranks.is_empty() {
-            Method::Vmc
-        } else {
-            Method::MotionDirector
-        }
+        self.method
     }
 
     /// Largest inner width of the adapters; none where the file holds weights of the network itself.
@@ -87,8 +94,21 @@ impl Saved {
     /// # Errors
     /// When the model's own weights cannot be read or do not fit.
     pub fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Tuned, ModelError> {
+        let holds = |name: &str| self.shapes.contains_key(name);
+        if self.method.model_kind() == ModelKind::Image {
+            // All that is random at the start is in the file.
+            let tuning = Tuning {
+                rank: 1,
+                seed: 0,
+                spatial_sets: 1,
+                precision: Precision::Auto,
+                temporal_bias: TemporalBias::Zero,
+                control_scale: 1.0,
+            };
+            return self.method.load_inflated(folder, tuning, &holds, device);
+        }
         if self.ranks.is_empty() {
-            let (unet, vars) = folder.load_unet(&|name| self.shapes.contains_key(name), device)?;
+            let (unet, vars) = folder.load_unet(&holds, device)?;
             return Ok(Tuned::plain(unet, vars));
         }
         let branches = Branches::new(self.spatial_sets());
@@ -105,11 +125,45 @@ impl Saved {
     }
 }
 
+/// The method that leaves weights of these names for such a model.
+fn method_of(shapes: &Shapes, kind: ModelKind) -> Method {
+    let any = |is: &dyn Fn(&str) -> bool| shapes.keys().any(|name| is(name));
+    match kind {
+        ModelKind::Video if any(&|name| AdapterName::parse(name).is_some()) => {
+            Method::MotionDirector
+        }
+        ModelKind::Video => Method::Vmc,
+        ModelKind::Image
+            if any(&|name| name.contains(".conv_temp.") || name.starts_with(CONTROLNET_PREFIX)) =>
+        {
+            Method::ControlVideo
+        }
+        ModelKind::Image => Method::TuneAVideo,
+    }
+}
+
 /// Names and shapes of all weights of a model's denoising network, from its configuration alone.
-fn network_shapes(folder: &ModelFolder) -> Result<Shapes, ModelError> {
+fn network_shapes(folder: &ModelFolder, method: Method) -> Result<Shapes, ModelError> {
     let recorder = Weights::recorder();
-    UNet3DConditionModel::new(&recorder, folder.unet_config())?;
-    Ok(recorder.asked())
+    if let Some(config) = folder.unet_config() {
+        UNet3DConditionModel::new(&recorder, config)?;
+        return Ok(recorder.asked());
+    }
+    let inflation = match method.is_controlled() {
+        true => Inflation::KeyFrame,
+        false => Inflation::SparseCausal,
+    };
+    if let Some(config) = folder.image_config() {
+        InflatedUNet::new(&recorder, config, inflation)?;
+    }
+    let mut shapes = recorder.asked();
+    if let Some(config) = folder.controlnet_config() {
+        let recorder = Weights::recorder();
+        ControlNetModel::new(&recorder, config, inflation)?;
+        let asked = recorder.asked().into_iter();
+        shapes.extend(asked.map(|(name, shape)| (format!("{CONTROLNET_PREFIX}{name}"), shape)));
+    }
+    Ok(shapes)
 }
 
 /// Adapters come in pairs beside layers that MotionDirector puts some beside, in sets without a gap.
@@ -181,17 +235,22 @@ fn check_adapters(shapes: &Shapes, network: &Shapes, report: &mut KeyReport) -> 
     ranks
 }
 
-/// Weights are matrices of the network: only those can be replaced.
-fn check_weights(shapes: &Shapes, network: &Shapes, report: &mut KeyReport) {
+/// Weights stand for those of the network that `takes` allows by name and shape.
+fn check_weights(
+    shapes: &Shapes,
+    network: &Shapes,
+    takes: &dyn Fn(&str, &[usize]) -> bool,
+    report: &mut KeyReport,
+) {
     for (name, shape) in shapes {
-        match network.get(name) {
-            Some(expected) if expected.len() == 2 && expected == shape => {}
-            Some(expected) if expected.len() == 2 => report.wrong_shape.push(WrongShape {
+        match network.get(name).filter(|expected| takes(name, expected)) {
+            Some(expected) if expected == shape => {}
+            Some(expected) => report.wrong_shape.push(WrongShape {
                 name: shown(name),
                 expected: expected.clone(),
                 found: shape.clone(),
             }),
-            _ => report.unexpected.push(shown(name)),
+            None => report.unexpected.push(shown(name)),
         }
     }
 }

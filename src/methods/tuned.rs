@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::Method;
 use super::motion_director::{self, Part};
 use crate::models::{
-    Adapter, Adapters, ChooseAdapters, ModelError, ModelFolder, SingleFrame, UNet3DConditionModel,
-    Weights,
+    Adapter, Adapters, ChooseAdapters, Inflating, Inflation, ModelError, ModelFolder, Network,
+    SingleFrame, TemporalBias, Weights,
 };
 use crate::nn::Branch;
 
@@ -39,7 +39,7 @@ impl Precision {
 }
 
 /// What a method needs to know to prepare a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuning {
     /// Inner width of adapters.
     pub rank: usize,
@@ -49,6 +49,10 @@ pub struct Tuning {
     pub spatial_sets: usize,
     /// Number type of what does not learn.
     pub precision: Precision,
+    /// What the bias behind Tune-A-Video's attention over frames starts at.
+    pub temporal_bias: TemporalBias,
+    /// Strength of ControlVideo's ControlNet.
+    pub control_scale: f64,
 }
 
 /// The sets of adapters of MotionDirector. The temporal ones are shared by all clips.
@@ -75,7 +79,7 @@ pub struct Strength {
 #[derive(Debug)]
 pub struct Tuned {
     /// The network.
-    pub unet: UNet3DConditionModel,
+    pub unet: Network,
     /// What learns, by state-dict name.
     pub vars: BTreeMap<String, Var>,
     /// The adapters' switches; none where the network's own weights learn.
@@ -132,9 +136,9 @@ impl Branches {
 impl Tuned {
     /// A network whose own weights learn.
     #[must_use]
-    pub fn plain(unet: UNet3DConditionModel, vars: BTreeMap<String, Var>) -> Self {
+    pub fn plain(unet: impl Into<Network>, vars: BTreeMap<String, Var>) -> Self {
         Self {
-            unet,
+            unet: unet.into(),
             vars,
             branches: None,
         }
@@ -156,7 +160,7 @@ impl Tuned {
         // The spatial pass sees one frame, which goes past the temporal layers.
         unet.single_frame = SingleFrame::SkipTemporal;
         Ok(Self {
-            unet,
+            unet: unet.into(),
             vars,
             branches: Some(branches),
         })
@@ -212,6 +216,32 @@ impl Method {
                 };
                 Tuned::adapted(folder, branches, adapters, dtype, device)
             }
+            Self::TuneAVideo | Self::ControlVideo => {
+                self.load_inflated(folder, tuning, &|name| self.trains(name), device)
+            }
         }
+    }
+
+    /// Loads an image model, inflated as this method does it, with a variable for each weight of these names.
+    pub(super) fn load_inflated(
+        self,
+        folder: &ModelFolder,
+        tuning: Tuning,
+        trains: &dyn Fn(&str) -> bool,
+        device: &Device,
+    ) -> Result<Tuned, ModelError> {
+        let controlled = self.is_controlled();
+        let inflating = Inflating {
+            inflation: match controlled {
+                true => Inflation::KeyFrame,
+                false => Inflation::SparseCausal,
+            },
+            bias: tuning.temporal_bias,
+            seed: tuning.seed,
+            control: controlled.then_some(tuning.control_scale),
+            dtype: tuning.precision.dtype(device),
+        };
+        let (network, vars) = folder.load_image_network(&inflating, trains, device)?;
+        Ok(Tuned::plain(network, vars))
     }
 }

@@ -17,6 +17,12 @@ pub enum ModelError {
         /// Files and folders that should be in it.
         missing: Vec<String>,
     },
+    /// A ControlNet is wanted where there is none.
+    #[error("{} is not the folder of a ControlNet: config.json missing", path.display())]
+    NotAControlNet {
+        /// The folder that was looked into.
+        path: PathBuf,
+    },
     /// A model of which a part is not there.
     #[error(
         "{} is not complete: {} missing{}",
@@ -104,6 +110,9 @@ impl ModelError {
             Self::Incomplete { .. } => {
                 "Download the model again and let it finish; every file of the folder is needed."
             }
+            Self::NotAControlNet { .. } => {
+                "ControlVideo needs a ControlNet for Stable Diffusion 1.x in diffusers layout beside the model: name its folder with --controlnet."
+            }
             Self::Pointer { .. } => {
                 "Run `git lfs pull` in the folder, or download the model's files by other means."
             }
@@ -117,7 +126,7 @@ impl ModelError {
                 "Use the model that these weights were trained with, or a run of that model."
             }
             Self::NotAModelFolder { .. } | Self::Config { .. } | Self::Unsupported { .. } => {
-                "Use a ModelScope or ZeroScope model in diffusers layout, or leave --model out."
+                "Use a ModelScope or ZeroScope model in diffusers layout, Stable Diffusion 1.x for the methods that begin with an image model, or leave --model out."
             }
         }
         .to_owned()

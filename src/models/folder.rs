@@ -1,14 +1,18 @@
 //! A model in diffusers' layout: a folder with one subfolder for each part.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Var};
 use sha2::{Digest, Sha256};
 
 use super::clip::{ClipTextConfig, ClipTextModel};
 use super::error::ModelError;
-use super::layout::{ModelCard, check_index, check_parts, incomplete};
+use super::image::{
+    ControlNetConfig, ControlNetModel, ImageNetwork, ImageUNetConfig, InflatedUNet, Inflation,
+    TemporalBias, inflate,
+};
+use super::layout::{ModelCard, ModelKind, check_class, check_index, check_parts, incomplete};
 use super::mistake::{INDEX, is_meant, name_of, resolve};
 use super::source::FileSource;
 use super::tokenizer::{ClipTokenizer, tokenizer_files};
@@ -20,8 +24,12 @@ use crate::schedulers::SchedulerConfig;
 
 /// Frames of ModelScope and ZeroScope, for models whose card says nothing.
 const DEFAULT_FRAMES: usize = 16;
+/// Frames for image models, which know none: what ControlVideo takes.
+const IMAGE_FRAMES: usize = 8;
 /// Side of the latents where `unet/config.json` does not say.
 const DEFAULT_LATENT_SIDE: usize = 32;
+/// The same for image models: 512 pixels.
+const IMAGE_LATENT_SIDE: usize = 64;
 /// Numbers in the latents of one clip; 128 frames of 1024x1024 pixels have a hundredth of it.
 const MOST_LATENTS: usize = 1 << 28;
 /// Files every model has.
@@ -40,6 +48,10 @@ const UNET_WEIGHTS: WeightNames = WeightNames {
 };
 const VAE_WEIGHTS: WeightNames = WeightNames {
     folder: "vae",
+    ..UNET_WEIGHTS
+};
+const CONTROLNET_WEIGHTS: WeightNames = WeightNames {
+    folder: "controlnet",
     ..UNET_WEIGHTS
 };
 const TEXT_WEIGHTS: WeightNames = WeightNames {
@@ -61,11 +73,45 @@ pub struct ClipLimits {
     pub height: usize,
 }
 
-/// A text-to-video model whose configuration has been read and whose weights have not.
+/// Before the names of a ControlNet's weights, where they stand beside those of its UNet.
+pub const CONTROLNET_PREFIX: &str = "controlnet.";
+
+/// Sizes of a model's denoising network.
+#[derive(Clone, Debug)]
+enum UNetConfig {
+    Video(UNet3DConfig),
+    Image(ImageUNetConfig),
+}
+
+/// Where a ControlNet is: in the model's folder, or in one of its own.
+#[derive(Clone, Debug)]
+struct ControlNetPart {
+    source: FileSource,
+    names: WeightNames,
+    config: ControlNetConfig,
+}
+
+/// How an image model is made to see clips.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Inflating {
+    /// How the frames see each other.
+    pub inflation: Inflation,
+    /// What the bias behind Tune-A-Video's attention over frames starts at.
+    pub bias: TemporalBias,
+    /// Seed of starting values.
+    pub seed: u64,
+    /// Strength of the ControlNet; none leaves it out.
+    pub control: Option<f64>,
+    /// Number type of what does not learn, in which the network then computes.
+    pub dtype: DType,
+}
+
+/// A text-to-video or image model whose configuration has been read and whose weights have not.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
     source: FileSource,
-    unet: UNet3DConfig,
+    unet: UNetConfig,
+    controlnet: Option<ControlNetPart>,
     vae: VaeConfig,
     text: ClipTextConfig,
     scheduler: SchedulerConfig,
@@ -94,51 +140,111 @@ impl ModelFolder {
     /// As [`Self::open`].
     pub fn from_source(source: FileSource) -> Result<Self, ModelError> {
         // The index first: of another kind of model other files are missing as well, and that is not its fault.
-        if source.has(INDEX) {
-            check_index(&source)?;
-        }
+        let kind = match source.has(INDEX) {
+            true => check_index(&source)?,
+            false => ModelKind::Video,
+        };
         check_presence(&source)?;
-        check_parts(&source)?;
+        check_parts(&source, kind)?;
         let read = |file: &str| source.text(file);
         let explain = |file: &'static str| {
             let source = &source;
             move |why: String| source.config_error(file, why)
         };
         let card = ModelCard::read(&source)?;
-        let unet = UNet3DConfig::from_json(&read("unet/config.json")?)
-            .map_err(explain("unet/config.json"))?;
+        let unet = read("unet/config.json")?;
+        let unet = match kind {
+            ModelKind::Video => UNet3DConfig::from_json(&unet).map(UNetConfig::Video),
+            ModelKind::Image => ImageUNetConfig::from_json(&unet).map(UNetConfig::Image),
+        };
+        let unet = unet.map_err(explain("unet/config.json"))?;
         let vae =
             VaeConfig::from_json(&read("vae/config.json")?).map_err(explain("vae/config.json"))?;
         let text = ClipTextConfig::from_json(&read("text_encoder/config.json")?)
             .map_err(explain("text_encoder/config.json"))?;
         let scheduler = SchedulerConfig::from_json(&read("scheduler/scheduler_config.json")?)?;
-        let folder = Self {
+        let mut folder = Self {
             unet,
+            controlnet: None,
             vae,
             text,
             scheduler,
             card,
             source,
         };
-        match folder.misfit() {
-            Some(why) => Err(folder.source.config_error(INDEX, why)),
-            None => Ok(folder),
+        if let Some(why) = folder.misfit() {
+            return Err(folder.source.config_error(INDEX, why));
         }
+        if kind == ModelKind::Image && folder.source.has("controlnet/config.json") {
+            folder.add_controlnet(folder.source.clone(), CONTROLNET_WEIGHTS)?;
+        }
+        Ok(folder)
+    }
+
+    /// The same image model with the ControlNet in this folder, in place of one of its own.
+    ///
+    /// # Errors
+    /// When it is no ControlNet in diffusers layout, or does not fit the model.
+    pub fn with_controlnet(mut self, dir: &Path) -> Result<Self, ModelError> {
+        let source = FileSource::Dir(dir.to_owned());
+        if !source.has("config.json") {
+            return Err(ModelError::NotAControlNet {
+                path: dir.to_owned(),
+            });
+        }
+        let names = WeightNames {
+            folder: ".",
+            ..CONTROLNET_WEIGHTS
+        };
+        self.add_controlnet(source, names)?;
+        Ok(self)
+    }
+
+    fn add_controlnet(&mut self, source: FileSource, names: WeightNames) -> Result<(), ModelError> {
+        let file = format!("{}/config.json", names.folder);
+        check_class(&source, &file, "ControlNetModel")?;
+        let config = ControlNetConfig::from_json(&source.text(&file)?)
+            .map_err(|why| source.config_error(&file, why))?;
+        let Some(unet) = self.image_config() else {
+            let what = "an image model beside its ControlNet".to_owned();
+            return Err(ModelError::Unsupported { what });
+        };
+        let sides = |unet: &ImageUNetConfig| {
+            let levels = (unet.block_out_channels.clone(), unet.layers_per_block);
+            (unet.in_channels, unet.text_width, levels)
+        };
+        let same = sides(unet) == sides(&config.unet);
+        if !same || config.factor() != self.vae.factor() || config.conditioning_channels != 3 {
+            let why = "it was made for another model than this one: their sizes differ";
+            return Err(source.config_error(&file, why));
+        }
+        for file in weight_files(&source, names)? {
+            source.refuse_pointer(&file)?;
+        }
+        self.controlnet = Some(ControlNetPart {
+            source,
+            names,
+            config,
+        });
+        Ok(())
     }
 
     /// Why the parts do not make one model.
     fn misfit(&self) -> Option<String> {
-        let (unet, vae, text) = (&self.unet, &self.vae, &self.text);
-        if unet.in_channels != vae.latent_channels || unet.text_width != text.hidden_size {
+        let (vae, text) = (&self.vae, &self.text);
+        let (takes, gives, text_width) = match &self.unet {
+            UNetConfig::Video(unet) => (unet.in_channels, unet.out_channels, unet.text_width),
+            UNetConfig::Image(unet) => (unet.in_channels, unet.out_channels, unet.text_width),
+        };
+        if takes != vae.latent_channels || text_width != text.hidden_size {
             return Some(format!(
-                "the parts do not fit together: latents of {} and {} channels, text of width {} and {}",
-                unet.in_channels, vae.latent_channels, unet.text_width, text.hidden_size
+                "the parts do not fit together: latents of {takes} and {} channels, text of width {text_width} and {}",
+                vae.latent_channels, text.hidden_size
             ));
         }
-        if unet.out_channels != unet.in_channels {
+        if gives != takes {
             return Some(format!(
-                "the network takes {} channels and gives {}, which no sampler here can use",
-                unet.in_channels, unet.out_channels
+                "the network takes {takes} channels and gives {gives}, which no sampler here can use"
             ));
         }
         let limits = self.clip_limits();
@@ -161,9 +267,13 @@ impl ModelFolder {
     /// As [`Self::load_unet`].
     pub fn check_weights(&self) -> Result<(), ModelError> {
         let (f32, cpu) = (DType::F32, &Device::Cpu);
-        self.weights(UNET_WEIGHTS, f32, cpu, &|w| {
-            UNet3DConditionModel::new(w, &self.unet).map(drop)
+        self.weights(UNET_WEIGHTS, f32, cpu, &|w| match &self.unet {
+            UNetConfig::Video(unet) => UNet3DConditionModel::new(w, unet).map(drop),
+            UNetConfig::Image(unet) => as_pictures(w, unet),
         })?;
+        if let Some(part) = &self.controlnet {
+            part.weights(f32, cpu)?;
+        }
         self.weights(VAE_WEIGHTS, f32, cpu, &|w| {
             AutoencoderKL::new(w, &self.vae).map(drop)
         })?;
@@ -198,12 +308,63 @@ impl ModelFolder {
         dtype: DType,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
+        let UNetConfig::Video(config) = &self.unet else {
+            let what = "a method for image models".to_owned();
+            return Err(ModelError::Unsupported { what });
+        };
         let weights = self.weights(UNET_WEIGHTS, dtype, device, &|w| {
-            UNet3DConditionModel::new(w, &self.unet).map(drop)
+            UNet3DConditionModel::new(w, config).map(drop)
         })?;
         prepare(&weights);
-        let unet = UNet3DConditionModel::new(&weights, &self.unet)?;
+        let unet = UNet3DConditionModel::new(&weights, config)?;
         Ok((unet, weights.trainables()))
+    }
+
+    /// Loads the denoising network of an image model, inflated, with a variable for each weight `trainable` chooses by
+    /// name, in `f32`. A ControlNet's weights have [`CONTROLNET_PREFIX`] before their names.
+    ///
+    /// # Errors
+    /// As [`Self::load_unet`], for a text-to-video model, and where a ControlNet is wanted that is not there.
+    pub fn load_image_network(
+        &self,
+        inflating: &Inflating,
+        trainable: &dyn Fn(&str) -> bool,
+        device: &Device,
+    ) -> Result<(ImageNetwork, BTreeMap<String, Var>), ModelError> {
+        let &Inflating {
+            inflation, dtype, ..
+        } = inflating;
+        let Some(config) = self.image_config() else {
+            let what = "a method for text-to-video models".to_owned();
+            return Err(ModelError::Unsupported { what });
+        };
+        let weights = self.weights(UNET_WEIGHTS, dtype, device, &|w| as_pictures(w, config))?;
+        let weights = inflate(&weights, config, inflation, inflating.bias, inflating.seed)?;
+        weights.set_trainable(trainable);
+        let unet = InflatedUNet::new(&weights, config, inflation)?;
+        let mut vars = weights.trainables();
+        let controlnet = match (&self.controlnet, inflating.control) {
+            (Some(part), Some(_)) => {
+                let weights = part.weights(dtype, device)?;
+                let prefixed = |name: &str| trainable(&format!("{CONTROLNET_PREFIX}{name}"));
+                weights.set_trainable(&prefixed);
+                let model = ControlNetModel::new(&weights, &part.config, inflation)?;
+                let named = weights.trainables().into_iter();
+                vars.extend(named.map(|(name, var)| (format!("{CONTROLNET_PREFIX}{name}"), var)));
+                Some(model)
+            }
+            (None, Some(_)) => {
+                let path = self.source.locate("controlnet");
+                return Err(ModelError::NotAControlNet { path });
+            }
+            (_, None) => None,
+        };
+        let network = ImageNetwork {
+            unet,
+            controlnet,
+            control_scale: inflating.control.unwrap_or_default(),
+        };
+        Ok((network, vars))
     }
 
     /// Loads the autoencoder, in `f32`: half precision overflows at large sizes.
@@ -232,9 +393,44 @@ impl ModelFolder {
         &self.scheduler
     }
 
-    /// Sizes of the denoising network.
-    pub fn unet_config(&self) -> &UNet3DConfig {
-        &self.unet
+    /// What the model makes of words.
+    pub fn kind(&self) -> ModelKind {
+        match &self.unet {
+            UNetConfig::Video(_) => ModelKind::Video,
+            UNetConfig::Image(_) => ModelKind::Image,
+        }
+    }
+
+    /// Sizes of the denoising network of a text-to-video model.
+    pub fn unet_config(&self) -> Option<&UNet3DConfig> {
+        match &self.unet {
+            UNetConfig::Video(unet) => Some(unet),
+            UNetConfig::Image(_) => None,
+        }
+    }
+
+    /// Sizes of the denoising network of an image model.
+    pub fn image_config(&self) -> Option<&ImageUNetConfig> {
+        match &self.unet {
+            UNetConfig::Video(_) => None,
+            UNetConfig::Image(unet) => Some(unet),
+        }
+    }
+
+    /// Sizes of the ControlNet, where there is one.
+    pub fn controlnet_config(&self) -> Option<&ControlNetConfig> {
+        self.controlnet.as_ref().map(|part| &part.config)
+    }
+
+    /// Folder of a ControlNet that is not the model's own.
+    pub fn controlnet_dir(&self) -> Option<PathBuf> {
+        let part = self.controlnet.as_ref()?;
+        match &part.source {
+            FileSource::Dir(dir) if part.names.folder != CONTROLNET_WEIGHTS.folder => {
+                Some(dir.clone())
+            }
+            _ => None,
+        }
     }
 
     /// Sizes of the autoencoder.
@@ -261,12 +457,13 @@ impl ModelFolder {
     /// What a clip must look like for this model.
     pub fn clip_limits(&self) -> ClipLimits {
         let factor = self.vae.factor();
-        let (h, w) = self
-            .unet
-            .sample_size
-            .unwrap_or((DEFAULT_LATENT_SIDE, DEFAULT_LATENT_SIDE));
+        let (sample_size, side, frames) = match &self.unet {
+            UNetConfig::Video(unet) => (unet.sample_size, DEFAULT_LATENT_SIDE, DEFAULT_FRAMES),
+            UNetConfig::Image(unet) => (unet.sample_size, IMAGE_LATENT_SIDE, IMAGE_FRAMES),
+        };
+        let (h, w) = sample_size.unwrap_or((side, side));
         ClipLimits {
-            default_frames: self.card.frames.unwrap_or(DEFAULT_FRAMES),
+            default_frames: self.card.frames.unwrap_or(frames),
             size_multiple: factor,
             width: w * factor,
             height: h * factor,
@@ -279,13 +476,19 @@ impl ModelFolder {
     /// When a file is missing or cannot be read.
     pub fn weights_sha256(&self) -> Result<BTreeMap<String, String>, ModelError> {
         let mut hashes = BTreeMap::new();
-        for part in [UNET_WEIGHTS, VAE_WEIGHTS, TEXT_WEIGHTS] {
-            for file in weight_files(&self.source, part)? {
-                let digest = Sha256::digest(&*self.source.bytes(&file)?);
-                hashes.insert(
-                    file,
-                    digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-                );
+        let own = [UNET_WEIGHTS, VAE_WEIGHTS, TEXT_WEIGHTS].map(|names| (&self.source, names));
+        let control = self.controlnet.iter();
+        let control = control.map(|part| (&part.source, part.names));
+        for (source, names) in own.into_iter().chain(control) {
+            for file in weight_files(source, names)? {
+                let digest = Sha256::digest(&*source.bytes(&file)?);
+                let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                // A ControlNet of its own folder goes by the name it would have inside the model's.
+                let name = match file.strip_prefix("./") {
+                    Some(name) => format!("{}/{name}", CONTROLNET_WEIGHTS.folder),
+                    None => file,
+                };
+                hashes.insert(name, digest);
             }
         }
         Ok(hashes)
@@ -300,11 +503,33 @@ impl ModelFolder {
         device: &Device,
         build: &dyn Fn(&Weights) -> Result<(), ModelError>,
     ) -> Result<Weights, ModelError> {
-        let files = weight_files(&self.source, part)?;
-        let weights = Weights::from_source(&self.source, &files, dtype, device)?;
-        build(&weights.without_reading())?;
-        Ok(weights)
+        checked_weights(&self.source, part, (dtype, device), build)
     }
+}
+
+impl ControlNetPart {
+    fn weights(&self, dtype: DType, device: &Device) -> Result<Weights, ModelError> {
+        checked_weights(&self.source, self.names, (dtype, device), &|w| {
+            ControlNetModel::new(w, &self.config, Inflation::Pictures).map(drop)
+        })
+    }
+}
+
+fn checked_weights(
+    source: &FileSource,
+    part: WeightNames,
+    (dtype, device): (DType, &Device),
+    build: &dyn Fn(&Weights) -> Result<(), ModelError>,
+) -> Result<Weights, ModelError> {
+    let files = weight_files(source, part)?;
+    let weights = Weights::from_source(source, &files, dtype, device)?;
+    build(&weights.without_reading())?;
+    Ok(weights)
+}
+
+/// Builds the network as the files have it, without anything between the frames.
+fn as_pictures(weights: &Weights, config: &ImageUNetConfig) -> Result<(), ModelError> {
+    InflatedUNet::new(weights, config, Inflation::Pictures).map(drop)
 }
 
 /// Looks whether every file is there, and is more than a note of Git LFS.

@@ -73,8 +73,32 @@ struct PipelineIndex {
 /// Library and class; nulls stand for a part that was left out.
 type Part = (Option<IgnoredAny>, Option<String>);
 
+/// What a model makes of words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Clips: ModelScope, ZeroScope.
+    Video,
+    /// Still pictures: Stable Diffusion 1.x, which a method inflates to clips.
+    Image,
+}
+
+impl ModelKind {
+    /// Class of its denoising network.
+    pub(super) fn unet_class(self) -> &'static str {
+        match self {
+            Self::Video => "UNet3DConditionModel",
+            Self::Image => "UNet2DConditionModel",
+        }
+    }
+}
+
 /// Pipelines of the parts this program knows.
-const PIPELINES: &[&str] = &["TextToVideoSDPipeline", "VideoToVideoSDPipeline"];
+const PIPELINES: &[(&str, ModelKind)] = &[
+    ("TextToVideoSDPipeline", ModelKind::Video),
+    ("VideoToVideoSDPipeline", ModelKind::Video),
+    ("StableDiffusionPipeline", ModelKind::Image),
+    ("StableDiffusionControlNetPipeline", ModelKind::Image),
+];
 /// How the pipelines of Show-1's stages begin.
 const SHOW_ONE: &str = "TextToVideoIF";
 /// Families of pipelines that paint a single picture.
@@ -92,15 +116,16 @@ const IMAGE_PIPELINES: &[&str] = &[
     "Wuerstchen",
 ];
 
-/// Refuses image models and other pipelines by the class names in the folder's own index.
+/// Tells the kind of model, and refuses other pipelines, by the class names in the folder's own index.
 ///
 /// # Errors
 /// [`ModelError::Mistaken`] for another kind of model, [`ModelError::Unsupported`] for a part of another class.
-pub(super) fn check_index(source: &FileSource) -> Result<(), ModelError> {
+pub(super) fn check_index(source: &FileSource) -> Result<ModelKind, ModelError> {
     let index: PipelineIndex =
         serde_json::from_str(&source.text(INDEX)?).map_err(|e| source.config_error(INDEX, e))?;
     let pipeline = index.class_name;
-    if !PIPELINES.contains(&pipeline.as_str()) {
+    let known = PIPELINES.iter().find(|(class, _)| *class == pipeline);
+    let Some(&(_, kind)) = known else {
         let is_image = IMAGE_PIPELINES
             .iter()
             .any(|family| pipeline.starts_with(family))
@@ -114,9 +139,9 @@ pub(super) fn check_index(source: &FileSource) -> Result<(), ModelError> {
         };
         let path = source.locate("");
         return Err(ModelError::Mistaken { path, mistake });
-    }
+    };
     for (part, name, known) in [
-        (index.unet, "unet", &["UNet3DConditionModel"][..]),
+        (index.unet, "unet", &[kind.unet_class()][..]),
         (index.vae, "vae", &["AutoencoderKL"][..]),
         (index.text_encoder, "text encoder", &["CLIPTextModel"][..]),
         (
@@ -136,32 +161,40 @@ pub(super) fn check_index(source: &FileSource) -> Result<(), ModelError> {
             return Err(ModelError::Unsupported { what });
         }
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Refuses other networks by the class names in the parts' own files.
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] for another network.
-pub(super) fn check_parts(source: &FileSource) -> Result<(), ModelError> {
+pub(super) fn check_parts(source: &FileSource, kind: ModelKind) -> Result<(), ModelError> {
+    check_class(source, "unet/config.json", kind.unet_class())?;
+    check_class(source, "vae/config.json", "AutoencoderKL")
+}
+
+/// Refuses another network than the expected one by the class name in its own file.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] for another network.
+pub(super) fn check_class(
+    source: &FileSource,
+    file: &str,
+    expected: &str,
+) -> Result<(), ModelError> {
     #[derive(Deserialize)]
     struct Named {
         #[serde(rename = "_class_name")]
         class_name: String,
     }
-    for (file, expected) in [
-        ("unet/config.json", "UNet3DConditionModel"),
-        ("vae/config.json", "AutoencoderKL"),
-    ] {
-        let Named { class_name } =
-            serde_json::from_str(&source.text(file)?).map_err(|e| source.config_error(file, e))?;
-        if class_name != expected {
-            return Err(ModelError::Unsupported {
-                what: format!("a {} in place of a {expected}", shown(&class_name)),
-            });
-        }
+    let Named { class_name } =
+        serde_json::from_str(&source.text(file)?).map_err(|e| source.config_error(file, e))?;
+    if class_name == expected {
+        return Ok(());
     }
-    Ok(())
+    Err(ModelError::Unsupported {
+        what: format!("a {} in place of a {expected}", shown(&class_name)),
+    })
 }
 
 /// A [`ModelError::Incomplete`] of this model.

@@ -53,7 +53,7 @@ pub enum Mistake {
         /// How many versions there are to choose from.
         versions: usize,
     },
-    /// A model for still pictures.
+    /// A model for still pictures, of another family than Stable Diffusion 1.
     ImageModel {
         /// Class of its pipeline.
         pipeline: String,
@@ -100,7 +100,7 @@ impl fmt::Display for Mistake {
                 "is a folder of Hugging Face's cache with {versions} versions of its model, none of which is the main one"
             ),
             Self::ImageModel { pipeline } => {
-                write!(f, "is a model for still pictures ({})", shown(pipeline))
+                write!(f, "is a model for still pictures of a kind that is not inflated here ({})", shown(pipeline))
             }
             Self::ShowOne { pipeline } => {
                 write!(f, "is a stage of Show-1 ({}), which cannot be run yet", shown(pipeline))
@@ -132,7 +132,7 @@ impl Mistake {
             }
             Self::Around { .. } => "Name one of them.",
             Self::Run => {
-                "Sample from it with `sample RUN`; --model takes the folder of a text-to-video model."
+                "Sample from it with `sample RUN`; --model takes the folder of a model."
             }
             Self::OriginalLayout => {
                 "Get the same model in diffusers layout: ali-vilab/text-to-video-ms-1.7b or cerspense/zeroscope_v2_576w on the Hugging Face hub."
@@ -142,7 +142,7 @@ impl Mistake {
             }
             Self::NoSnapshot { .. } => "Name one of the folders in its snapshots folder.",
             Self::ImageModel { .. } => {
-                "VMC and MotionDirector need a text-to-video model such as ModelScope or ZeroScope. Methods that begin with an image model (Tune-A-Video, ControlVideo) are not built yet."
+                "Tune-A-Video and ControlVideo begin with Stable Diffusion 1.x (StableDiffusionPipeline); VMC and MotionDirector need a text-to-video model such as ModelScope or ZeroScope."
             }
             Self::ShowOne { .. } | Self::OtherPipeline { .. } => {
                 "Use a ModelScope or ZeroScope model in diffusers layout (TextToVideoSDPipeline), or leave --model out."

@@ -1,8 +1,9 @@
-//! The networks of a text-to-video model and how they are read from a diffusers folder.
+//! The networks of text-to-video and image models and how they are read from a diffusers folder.
 //!
 //! [`ModelFolder`] finds the parts; [`Weights`] hands tensors out by name and reports every key that is missing,
 //! unexpected or of the wrong shape; [`UNet3DConditionModel`], [`AutoencoderKL`], [`ClipTextModel`] and
-//! [`ClipTokenizer`] are ModelScope's and ZeroScope's parts under their usual names. Activations are channels last
+//! [`ClipTokenizer`] are ModelScope's and ZeroScope's parts under their usual names; [`InflatedUNet`] and
+//! [`ControlNetModel`] are those of Stable Diffusion 1.x, made to see clips. Activations are channels last
 //! inside a network and `[b, c, f, h, w]` at its border. Source: spec "Model architectures and on-disk layout".
 //!
 //! Weights lie in safetensors files or in PyTorch's `.bin` files (`torch_file`, over `zip_index` and `pickle`). Either is
@@ -13,10 +14,13 @@
 //! and shapes in the files ([`ModelFolder::check_weights`]), so that a misfit costs neither time nor memory.
 
 mod adapter;
+mod attention;
 mod builtin;
 mod clip;
+mod denoiser;
 mod error;
 mod folder;
+mod image;
 mod layout;
 mod mistake;
 mod pickle;
@@ -34,10 +38,15 @@ mod zip_index;
 pub use adapter::{Adapter, AdapterName, Adapters, ChooseAdapters, Factor};
 pub use builtin::builtin;
 pub use clip::{ClipTextConfig, ClipTextModel};
+pub use denoiser::{Conditioning, Denoiser, Network};
 pub(crate) use error::shown;
 pub use error::{KeyReport, ModelError, WeightFormat, WrongShape};
-pub use folder::{ClipLimits, ModelFolder};
-pub use layout::ModelCard;
+pub use folder::{CONTROLNET_PREFIX, ClipLimits, Inflating, ModelFolder};
+pub use image::{
+    ControlNetConfig, ControlNetModel, ImageNetwork, ImageUNetConfig, InflatedUNet, Inflation,
+    Residuals, TemporalBias, inflate,
+};
+pub use layout::{ModelCard, ModelKind};
 pub use mistake::Mistake;
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;

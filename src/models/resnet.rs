@@ -10,8 +10,13 @@ use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Padding, upsample_neare
 
 /// `act(norm(x))` of an image batch, statistics per image.
 pub(super) fn norm_silu(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
+    norm_silu_over(norm, x, 1)
+}
+
+/// `act(norm(x))` of an image batch, statistics over `images` consecutive ones together.
+pub(super) fn norm_silu_over(norm: &GroupNorm, x: &Tensor, images: usize) -> Result<Tensor> {
     let (n, h, w, c) = x.dims4()?;
-    norm.forward_silu(&x.reshape((n, h * w, c))?)?
+    norm.forward_silu(&x.reshape((n / images, images * h * w, c))?)?
         .reshape((n, h, w, c))
 }
 
@@ -71,7 +76,14 @@ impl ResnetBlock2D {
     /// Shape: `x [n, h, w, i]`; `time [b, d]` is the activated time embedding, `n` a multiple of `b`. Returns
     /// `[n, h, w, o]`.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.conv1.forward(&norm_silu(&self.norm1, x)?)?;
+        self.forward_over(x, time, 1)
+    }
+
+    /// As [`Self::forward`], with the norms' statistics over `images` consecutive images together: 1, or the frames of a
+    /// clip where the network was inflated (spec 6).
+    pub fn forward_over(&self, x: &Tensor, time: Option<&Tensor>, images: usize) -> Result<Tensor> {
+        let normed = norm_silu_over(&self.norm1, x, images)?;
+        let mut hidden = self.conv1.forward(&normed)?;
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
             let (n, h, w, c) = hidden.dims4()?;
             let shift = proj.forward(time)?.unsqueeze(1)?;
@@ -82,7 +94,8 @@ impl ResnetBlock2D {
                 .broadcast_add(&shift)?
                 .reshape((n, h, w, c))?;
         }
-        let hidden = self.conv2.forward(&norm_silu(&self.norm2, &hidden)?)?;
+        let normed = norm_silu_over(&self.norm2, &hidden, images)?;
+        let hidden = self.conv2.forward(&normed)?;
         let sum = match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x)? + hidden,
             None => x + hidden,

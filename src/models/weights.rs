@@ -61,9 +61,64 @@ enum Mode {
     Record,
 }
 
+#[derive(Clone)]
 enum Entry {
     Stored(StoredTensor),
     Memory(Tensor),
+    /// Made when it is asked for, in this shape.
+    Initial(Vec<usize>, Initial),
+}
+
+/// Starting values of a weight that no file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Initial {
+    /// This number everywhere.
+    Constant(f64),
+    /// Uniform within `±bound`: a stretch of the stream of starting values, said by seed and lane.
+    Uniform {
+        /// Largest size of a value.
+        bound: f64,
+        /// Seed of the stream.
+        seed: u64,
+        /// The stretch.
+        lane: u32,
+    },
+    /// The values of the weight of this name.
+    Copy(String),
+}
+
+impl Initial {
+    /// Uniform within `±bound`, from the first stretch of seed 0.
+    pub(super) fn uniform(bound: f64) -> Self {
+        Self::Uniform {
+            bound,
+            seed: 0,
+            lane: 0,
+        }
+    }
+
+    /// The same, with random values drawn from this stretch.
+    pub(super) fn drawn_at(self, seed: u64, lane: u32) -> Self {
+        match self {
+            Self::Uniform { bound, .. } => Self::Uniform { bound, seed, lane },
+            other => other,
+        }
+    }
+
+    fn values(&self, shape: &[usize], dtype: DType, device: &Device) -> Built<Tensor> {
+        let tensor = match self {
+            Self::Constant(value) => Tensor::full(*value, shape, &Device::Cpu)?,
+            Self::Uniform { bound, seed, lane } => NoiseStream::new(*seed, Purpose::Init)
+                .lane(*lane)
+                .uniform(shape, &Device::Cpu)?
+                .affine(2.0 * bound, -bound)?,
+            Self::Copy(name) => {
+                let why = format!("the starting values of {name} were not found");
+                return Err(candle_core::Error::Msg(why).into());
+            }
+        };
+        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
 }
 
 #[derive(Default)]
@@ -145,6 +200,34 @@ impl Weights {
             dtype: self.store.dtype,
             device: Device::Cpu,
             mode: Mode::Compare,
+            notes: RefCell::new(Notes::default()),
+        };
+        Self {
+            store: Rc::new(store),
+            prefix: self.prefix.clone(),
+        }
+    }
+
+    /// The same weights with starting values for further ones; a copy of a weight that is not there is left out, so that
+    /// [`Self::finish`] tells both.
+    pub(super) fn with_initial(&self, added: BTreeMap<String, (Vec<usize>, Initial)>) -> Self {
+        let mut tensors = (*self.store.tensors).clone();
+        for (name, (shape, values)) in added {
+            let entry = match values {
+                Initial::Copy(of) => match self.store.tensors.get(&of) {
+                    Some(entry) => entry.clone(),
+                    None => continue,
+                },
+                values => Entry::Initial(shape, values),
+            };
+            tensors.insert(name, entry);
+        }
+        let store = Store {
+            files: self.store.files.clone(),
+            tensors: Rc::new(tensors),
+            dtype: self.store.dtype,
+            device: self.store.device.clone(),
+            mode: self.store.mode,
             notes: RefCell::new(Notes::default()),
         };
         Self {
@@ -253,8 +336,27 @@ impl Weights {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn linear(&self, name: &str, i: usize, o: usize, bias: bool) -> Built<Linear> {
+        self.matrix(name, (i, o), &[o, i], bias)
+    }
+
+    /// A convolution of a single pixel, `{name}.weight [o, i, 1, 1]` and `{name}.bias [o]`: a linear layer over the
+    /// channels. Its weights may learn.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn pointwise(&self, name: &str, i: usize, o: usize) -> Built<Linear> {
+        self.matrix(name, (i, o), &[o, i, 1, 1], true)
+    }
+
+    fn matrix(
+        &self,
+        name: &str,
+        (i, o): (usize, usize),
+        shape: &[usize],
+        bias: bool,
+    ) -> Built<Linear> {
         let at = self.pp(name);
-        let weight = at.tensor("weight", &[o, i])?;
+        let weight = at.tensor("weight", shape)?;
         let bias = if bias {
             Some(at.tensor("bias", &[o])?)
         } else {
@@ -451,6 +553,7 @@ impl Weights {
         let found = match entry {
             Entry::Stored(stored) => stored.shape(),
             Entry::Memory(tensor) => tensor.dims(),
+            Entry::Initial(shape, _) => shape,
         };
         if found != shape {
             let (expected, found) = (shape.to_vec(), found.to_vec());
@@ -471,6 +574,7 @@ impl Weights {
             _ if store.mode == Mode::Compare => Ok(None),
             Entry::Stored(stored) => stored.read(dtype, &store.device).map(Some),
             Entry::Memory(tensor) => Ok(Some(tensor.to_dtype(dtype)?.to_device(&store.device)?)),
+            Entry::Initial(shape, values) => values.values(shape, dtype, &store.device).map(Some),
         }
     }
 }

@@ -32,12 +32,12 @@ struct Frozen {
 }
 
 impl Linear {
-    /// Shape: `weight [o, i]`, `bias [o]`.
+    /// Shape: `weight [o, i]`, or `[o, i, 1, 1]`, which is how a convolution of a single pixel is written; `bias [o]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn new(weight: Param, bias: Option<Param>) -> Result<Self> {
-        let &[out, width] = weight.dims() else {
+        let (&[out, width] | &[out, width, 1, 1]) = weight.dims() else {
             candle_core::bail!(
                 "linear: the weight must have two axes, got {:?}",
                 weight.dims()
@@ -61,7 +61,7 @@ impl Linear {
                 .map(|bias| super::conv::bias_numbers(&bias.tensor()))
                 .transpose()?;
             Some(Frozen {
-                weight: Arc::new(Weight::new(&weight.tensor())?),
+                weight: Arc::new(Weight::new(&matrix(&weight)?)?),
                 bias,
             })
         };
@@ -127,7 +127,7 @@ impl Linear {
         } else {
             x.detach().to_dtype(dtype)?
         };
-        let weight = self.weight.tensor().to_dtype(dtype)?;
+        let weight = matrix(&self.weight)?.to_dtype(dtype)?;
         let bias = self
             .bias
             .as_ref()
@@ -151,7 +151,7 @@ impl Linear {
             .transpose()?;
         let y = composed::linear(
             &rows,
-            &self.weight.tensor().to_dtype(x.dtype())?,
+            &matrix(&self.weight)?.to_dtype(x.dtype())?,
             bias.as_ref(),
         )?;
         let mut shape = x.dims().to_vec();
@@ -160,7 +160,7 @@ impl Linear {
         y.reshape(shape)
     }
 
-    /// The weight `[o, i]`.
+    /// The weight in the shape it was given.
     pub fn weight(&self) -> &Param {
         &self.weight
     }
@@ -169,4 +169,13 @@ impl Linear {
     pub fn bias(&self) -> Option<&Param> {
         self.bias.as_ref()
     }
+}
+
+/// The weight `[o, i]`, with its graph.
+fn matrix(weight: &Param) -> Result<Tensor> {
+    let tensor = weight.tensor();
+    if tensor.rank() == 2 {
+        return Ok(tensor);
+    }
+    tensor.flatten_from(1)
 }

@@ -91,6 +91,22 @@ impl NoiseStream {
             .to_device(device)
     }
 
+    /// Uniform numbers from 0 to below 1, as `f64`.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn uniform(&mut self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+        const SCALE: f64 = 1.0 / 4_294_967_296.0;
+        let shape = shape.into();
+        let count = shape.elem_count();
+        let mut values = Vec::with_capacity(count.next_multiple_of(4));
+        while values.len() < count {
+            values.extend(self.next_block().map(|word| f64::from(word) * SCALE));
+        }
+        values.truncate(count);
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)
+    }
+
     /// Ones with probability `p`, else zeros, as `f32`.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
-pub use pixels::{decode_latents, encode_clip};
+pub use pixels::{control_from_frames, decode_latents, encode_clip};
 pub use sampling::{GuidedText, invert, text_to_video};
 
 /// What a pipeline made, unless it was told to stop.

@@ -62,6 +62,20 @@ pub fn decode_latents(
     })
 }
 
+/// A clip that steers a ControlNet.
+///
+/// Shape: frames of equal size; returns `[1, 3, f, h, w]` in f32.
+/// Range: 0 to 1.
+///
+/// # Errors
+/// When there is no frame or frames differ in size.
+pub fn control_from_frames(frames: &[Frame], device: &Device) -> Result<Tensor> {
+    let images = frames.iter().map(|frame| image_from_frame(frame, device));
+    Tensor::stack(&images.collect::<Result<Vec<_>>>()?, 1)?
+        .affine(0.5, 0.5)?
+        .unsqueeze(0)
+}
+
 /// `[3, h, w]` in -1..=1.
 fn image_from_frame(frame: &Frame, device: &Device) -> Result<Tensor> {
     let shape = (frame.height as usize, frame.width as usize, 3);

@@ -3,17 +3,31 @@
 use candle_core::{Result, Tensor};
 
 use super::{OnStep, Sampled};
-use crate::models::UNet3DConditionModel;
+use crate::models::{Conditioning, Denoiser};
 use crate::nn::no_grad;
 use crate::schedulers::{Inversion, Sampler};
 
-/// Embeddings of a prompt and of what to move away from, both `[1, n, d]`.
+/// What leads a sample: embeddings of a prompt and of what to move away from, both `[1, n, d]`, and a clip to follow.
 #[derive(Clone, Debug)]
 pub struct GuidedText {
     /// The prompt.
     pub cond: Tensor,
     /// The empty or negative prompt.
     pub uncond: Tensor,
+    /// The clip that steers a ControlNet, `[1, 3, f, h, w]` in 0 to 1, with the prompt and without.
+    pub control: Option<Tensor>,
+}
+
+impl GuidedText {
+    /// Words alone.
+    #[must_use]
+    pub fn new(cond: Tensor, uncond: Tensor) -> Self {
+        Self {
+            cond,
+            uncond,
+            control: None,
+        }
+    }
 }
 
 /// Samples a clip: a walk of `sampler` with classifier-free guidance.
@@ -26,25 +40,33 @@ pub struct GuidedText {
 /// # Errors
 /// When shapes do not fit the network.
 pub fn text_to_video(
-    unet: &UNet3DConditionModel,
+    unet: &impl Denoiser,
     sampler: &Sampler,
     latents: Tensor,
     text: GuidedText,
     guidance: f64,
     on_step: OnStep<'_>,
 ) -> Result<Sampled> {
-    let GuidedText { cond, uncond } = text;
+    let GuidedText {
+        cond,
+        uncond,
+        control,
+    } = text;
     let guided = guidance > 1.0;
     let text = if guided {
         Tensor::cat(&[uncond, cond], 0)?
     } else {
         cond
     };
+    let seen = Conditioning {
+        text: &text,
+        control: control.as_ref(),
+    };
     let predict = |x: &Tensor, t: u32| {
         if !guided {
-            return unet.forward(x, &[f64::from(t)], &text);
+            return unet.predict(x, &[f64::from(t)], seen);
         }
-        let both = unet.forward(&Tensor::cat(&[x, x], 0)?, &[f64::from(t)], &text)?;
+        let both = unet.predict(&Tensor::cat(&[x, x], 0)?, &[f64::from(t)], seen)?;
         let (uncond, cond) = (both.narrow(0, 0, 1)?, both.narrow(0, 1, 1)?);
         &uncond + ((cond - &uncond)? * guidance)?
     };
@@ -59,19 +81,19 @@ pub fn text_to_video(
 
 /// Walks a clean clip up to noise, so that sampling from the result follows the clip's motion.
 ///
-/// Shape: `latents [1, c, f, h, w]` in the scaled range of the autoencoder, `text [1, n, d]` (the empty prompt in the
-/// reference); returns the shape of `latents`. No guidance. Source: spec "Schedulers", section 4.2.
+/// Shape: `latents [1, c, f, h, w]` in the scaled range of the autoencoder; `seen` has the text `[1, n, d]` (the empty
+/// prompt in most references); returns the shape of `latents`. No guidance. Source: spec "Schedulers", section 4.2.
 ///
 /// # Errors
 /// When shapes do not fit the network.
 pub fn invert(
-    unet: &UNet3DConditionModel,
+    unet: &impl Denoiser,
     inversion: &Inversion,
     latents: Tensor,
-    text: &Tensor,
+    seen: Conditioning<'_>,
     on_step: OnStep<'_>,
 ) -> Result<Sampled> {
-    let step = |x: &Tensor, t: u32| inversion.step(&unet.forward(x, &[f64::from(t)], text)?, t, x);
+    let step = |x: &Tensor, t: u32| inversion.step(&unet.predict(x, &[f64::from(t)], seen)?, t, x);
     walk(latents, inversion.timesteps(), step, on_step)
 }
 

@@ -83,6 +83,9 @@ pub struct ModelRecord {
     /// Where the model was; none means the built-in model. Never written into an export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
+    /// Where its ControlNet was, if that had a folder of its own. Never written into an export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controlnet: Option<String>,
     /// SHA-256 of its weight files, by their path inside the model.
     pub weights_sha256: BTreeMap<String, String>,
 }

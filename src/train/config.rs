@@ -1,18 +1,20 @@
 //! The settings of a transfer: one struct for flags, presets, run files and (later) the window.
 
 use clap::builder::PossibleValue;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use crate::methods::{Method, Precision, Strength, Tuning};
+use crate::models::TemporalBias;
 use crate::nn::Checkpointing;
 use crate::project::LiveSettings;
 use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
 /// Films play at this rate or faster unless told otherwise: what the published text-to-video models were trained at.
 pub const WATCHABLE_FPS: f64 = 8.0;
+/// The steepest gradient there is between 8-bit pixels: both slopes of a Sobel filter together.
+const MOST_GRADIENT: f64 = 2040.0;
 
 /// Settings of training and sampling. `Default` is what the command line takes without flags.
 #[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
@@ -52,6 +54,18 @@ pub struct TransferConfig {
     /// MotionDirector with several clips: one set of spatial adapters for all, instead of one for each
     #[arg(long, help_heading = "Training")]
     pub single_spatial_lora: bool,
+    /// Tune-A-Video: what the bias behind the attention over frames starts at
+    #[arg(long, value_enum, default_value = "zero", help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub temporal_bias: TemporalBias,
+    /// ControlVideo: how strongly the ControlNet leads training and samples
+    #[arg(long, default_value_t = 1.0, help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_one")]
+    pub control_scale: f64,
+    /// ControlVideo: gradient at which an edge may go on, and at which one begins, where the program draws the edges itself
+    #[arg(long, value_name = "LOW,HIGH", value_parser = parse_thresholds, default_value = "100,100", help_heading = "Training")]
+    #[serde(skip_serializing_if = "is_default_canny")]
+    pub canny: (f32, f32),
     /// Seed of all noise
     #[arg(long, default_value_t = 1, help_heading = "Training")]
     pub seed: u64,
@@ -256,48 +270,6 @@ pub enum InversionPrompt {
     Subject,
 }
 
-/// Named settings; flags given beside a preset win over it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
-    /// This program's own settings
-    Default,
-    /// The paper: signed residuals, 3 levels for 8 frames and 4 for 16, λg 0.4, λl 0.2, δ 0.05
-    Paper,
-    /// The authors' code: absolute residuals, 2 levels
-    SmaRepo,
-    /// MotionDirector as its authors train it on a single video, with the paper's spectral terms
-    MotionDirector,
-}
-
-impl Preset {
-    /// Every preset.
-    pub const ALL: [Self; 4] = [
-        Self::Default,
-        Self::Paper,
-        Self::SmaRepo,
-        Self::MotionDirector,
-    ];
-
-    /// The preset's file.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Default => include_str!("../../assets/presets/default.toml"),
-            Self::Paper => include_str!("../../assets/presets/paper.toml"),
-            Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
-            Self::MotionDirector => include_str!("../../assets/presets/motion-director.toml"),
-        }
-    }
-
-    /// The preset's settings; what its file does not name is the default.
-    ///
-    /// # Errors
-    /// When the file is not a valid settings table; a test reads each one.
-    pub fn config(self) -> Result<TransferConfig, TrainError> {
-        toml::from_str(self.text()).map_err(|error| TrainError::Setting(error.to_string()))
-    }
-}
-
 impl Default for TransferConfig {
     fn default() -> Self {
         #[derive(Parser)]
@@ -307,32 +279,6 @@ impl Default for TransferConfig {
         }
         NoFlags::parse_from([""]).config
     }
-}
-
-/// Flags that were typed, over the settings of a preset.
-///
-/// # Errors
-/// When the preset cannot be read or a value cannot be kept.
-pub fn explicit_over_preset(
-    typed: &TransferConfig,
-    matches: &ArgMatches,
-    preset: Option<Preset>,
-) -> Result<TransferConfig, TrainError> {
-    let Some(preset) = preset else {
-        return Ok(typed.clone());
-    };
-    let as_table = |config: &TransferConfig| {
-        toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
-    };
-    let mut merged = as_table(&preset.config()?)?;
-    for (name, value) in as_table(typed)? {
-        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
-            merged.insert(name, value);
-        }
-    }
-    merged
-        .try_into()
-        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
 }
 
 impl TransferConfig {
@@ -421,6 +367,8 @@ impl TransferConfig {
             seed: self.seed,
             spatial_sets: spatial_sets.max(1),
             precision: self.precision,
+            temporal_bias: self.temporal_bias,
+            control_scale: self.control_scale,
         }
     }
 
@@ -496,6 +444,15 @@ impl TransferConfig {
             let want = "1 or more; --lora-dropout 0 leaves it out";
             range("--dropout-until", f64::from(until), until > 0, want)?;
         }
+        above_0("--control-scale", self.control_scale)?;
+        let (low, high) = (f64::from(self.canny.0), f64::from(self.canny.1));
+        range(
+            "--canny",
+            low,
+            low > 0.0 && low <= high,
+            "above 0 and at most the second number",
+        )?;
+        range("--canny", high, high <= MOST_GRADIENT, "at most 2040")?;
         at_least_0("--lora-scale", self.lora_scale)?;
         at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
@@ -551,6 +508,26 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+fn parse_thresholds(text: &str) -> Result<(f32, f32), String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    parsed.ok_or_else(|| "write it as LOW,HIGH, for example 100,200".to_owned())
+}
+
+/// A setting of a method that few runs have is written where it says something.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_one(value: &f64) -> bool {
+    value.to_bits() == 1.0_f64.to_bits()
+}
+
+fn is_default_canny(thresholds: &(f32, f32)) -> bool {
+    *thresholds == (100.0, 100.0)
+}
+
 /// A size as `64x48` in files, as it is typed.
 mod size_text {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -594,6 +571,10 @@ flag_values! { Checkpointing,
     Off => "off", "Remember everything";
     Block => "block", "Remember what goes into each block: the least memory";
     Level => "level", "Remember what goes into each level, all blocks of one resolution";
+}
+flag_values! { TemporalBias,
+    Zero => "zero", "Zero: the network begins as the image model";
+    Random => "random", "Random, as in the authors' code: every block adds a constant at first";
 }
 flag_values! { CosineAxis,
     Frame => "frame", "Each pixel along the frames, as the authors' code does";

@@ -14,6 +14,7 @@ const ROOM_OF_A_ROUND: u32 = 32;
 pub struct Item {
     pub(super) v0: Tensor,
     pub(super) text: Tensor,
+    pub(super) control: Option<Tensor>,
 }
 
 impl Item {
@@ -23,6 +24,16 @@ impl Item {
         Self {
             v0: v0.detach(),
             text: text.detach(),
+            control: None,
+        }
+    }
+
+    /// The same with the clip that steers a ControlNet, `[1, 3, f, h, w]` in 0 to 1.
+    #[must_use]
+    pub fn with_control(self, control: &Tensor) -> Self {
+        Self {
+            control: Some(control.detach()),
+            ..self
         }
     }
 }

@@ -6,6 +6,7 @@ mod items;
 mod objective;
 mod optim;
 mod part;
+mod preset;
 mod scale;
 mod state;
 mod step;
@@ -13,12 +14,12 @@ mod step;
 pub use crate::nn::Checkpointing;
 pub use crate::spectral::loss::{CosineAxis, FftNorm};
 pub use config::{
-    FitChoice, InversionPrompt, Preset, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS,
-    default_levels, explicit_over_preset,
+    FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS, default_levels,
 };
 pub use error::TrainError;
 pub use items::Item;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
+pub use preset::{Preset, explicit_over_preset};
 pub use state::{plain_from_tensor, tensor_from_plain};
 pub use step::{StepStats, Trainer, load_weights};

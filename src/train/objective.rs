@@ -3,8 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::config::TransferConfig;
-use crate::methods::{Method, motion_director, vmc};
-use crate::models::UNet3DConditionModel;
+use crate::methods::{Method, motion_director, tune_a_video, vmc};
+use crate::models::{Conditioning, Denoiser};
 use crate::nn::Tape;
 use crate::schedulers::NoiseSchedule;
 use crate::spectral::loss::{CosineAxis, GlobalTerms, LocalTerms, Residual, SpectralLoss};
@@ -20,8 +20,20 @@ pub struct Batch {
     pub t: Vec<u32>,
     /// Text embeddings `[b, n, d]`.
     pub text: Tensor,
+    /// The clip that steers the ControlNet, `[b, 3, f, h, w]` in 0 to 1, for a method that has one.
+    pub control: Option<Tensor>,
     /// The frame that MotionDirector's loss takes the others relative to; other methods do not read it.
     pub anchor: usize,
+}
+
+impl Batch {
+    /// What the network sees beside the noisy clip.
+    fn seen(&self) -> Conditioning<'_> {
+        Conditioning {
+            text: &self.text,
+            control: self.control.as_ref(),
+        }
+    }
 }
 
 /// The scalars of one step, each with its graph where it has a weight above 0.
@@ -113,7 +125,7 @@ impl Objective {
 /// # Errors
 /// When shapes do not fit the network or there is no such frame.
 pub fn spatial_loss<'a>(
-    unet: &'a UNet3DConditionModel,
+    unet: &'a impl Denoiser,
     tape: &mut Tape<'a>,
     batch: &Batch,
     frame: usize,
@@ -126,7 +138,7 @@ pub fn spatial_loss<'a>(
     let v_t = schedule.add_noise(&v0, &eps, &batch.t)?;
     let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
     let out = unet
-        .forward_on(tape, &v_t, &t, &batch.text)?
+        .predict_on(tape, &v_t, &t, batch.seen())?
         .to_dtype(DType::F32)?;
     motion_director::spatial_loss(&out, &schedule.target(&v0, &eps, &batch.t)?)
 }
@@ -142,7 +154,7 @@ pub fn spatial_loss<'a>(
 /// # Errors
 /// When shapes do not fit the network.
 pub fn losses<'a>(
-    unet: &'a UNet3DConditionModel,
+    unet: &'a impl Denoiser,
     tape: &mut Tape<'a>,
     batch: &Batch,
     objective: &Objective,
@@ -152,7 +164,7 @@ pub fn losses<'a>(
         .add_noise(&batch.v0, &batch.eps, &batch.t)?;
     let t: Vec<f64> = batch.t.iter().map(|t| f64::from(*t)).collect();
     let out = unet
-        .forward_on(tape, &v_t, &t, &batch.text)?
+        .predict_on(tape, &v_t, &t, batch.seen())?
         .to_dtype(DType::F32)?;
     let eps_hat = objective.schedule.predict_eps(&v_t, &out, &batch.t)?;
     let v0_hat = objective.schedule.predict_x0(&v_t, &out, &batch.t)?;
@@ -161,6 +173,10 @@ pub fn losses<'a>(
         Method::MotionDirector => {
             let target = objective.schedule.target(&batch.v0, &batch.eps, &batch.t)?;
             motion_director::base_loss(&out, &target, batch.anchor)?
+        }
+        Method::TuneAVideo | Method::ControlVideo => {
+            let target = objective.schedule.target(&batch.v0, &batch.eps, &batch.t)?;
+            tune_a_video::base_loss(&out, &target)?
         }
     };
 

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, Var};
 
 use super::error::TrainError;
 use super::optim::{AdamW, AdamWConfig, clip_coefficient};
-use crate::models::{AdapterName, Factor};
+use crate::methods::waits_for_another;
 use crate::nn::Tape;
 
 /// Variables by state-dict name with the optimiser that moves them.
@@ -86,14 +86,11 @@ impl Part {
             .collect()
     }
 
-    /// Tensors that should have a gradient by now and have none. The lower factor of an adapter gets its first one after
-    /// the upper factor, which starts at zero, has moved.
+    /// Tensors that should have a gradient by now and have none. What stands behind a weight that starts at zero gets its
+    /// first one after that has moved.
     fn dead(&self, norms: &BTreeMap<String, f64>) -> Vec<String> {
         let updates = self.optimizer.updates();
-        let is_lower = |name: &str| {
-            AdapterName::parse(name).is_some_and(|adapter| adapter.factor == Factor::Down)
-        };
-        let due = |name: &str| updates == u32::from(is_lower(name));
+        let due = |name: &str| updates == u32::from(waits_for_another(name));
         self.vars
             .keys()
             .filter(|name| due(name) && norms.get(*name).is_none_or(|norm| *norm == 0.0))

@@ -14,7 +14,7 @@ use super::scale::LossScale;
 use super::state::{file_from_tensors, tensor_from_plain};
 use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
 use crate::methods::{Branches, Tuned};
-use crate::models::AdapterName;
+use crate::models::{AdapterName, Denoiser as _};
 use crate::nn::{Dropout, NoiseStream, Purpose, Tape};
 use crate::project::{Checkpoint, CheckpointState, LiveSettings, TensorFile};
 use crate::schedulers::NoiseSchedule;
@@ -100,7 +100,7 @@ impl Trainer {
             part.insert(name.clone(), var.clone());
         }
         if main.is_empty() {
-            let method = format!("{:?}", config.method);
+            let method = config.method.name().to_owned();
             return Err(TrainError::NothingToTrain { method });
         }
         let objective = Objective::new(config, schedule, &items.first().v0)
@@ -330,7 +330,7 @@ impl Trainer {
     }
 
     fn draw(&mut self, clip: usize) -> candle_core::Result<Batch> {
-        let Item { v0, text } = self.items.get(clip);
+        let Item { v0, text, control } = self.items.get(clip);
         let levels = u32::try_from(self.objective.schedule().levels()).unwrap_or(u32::MAX);
         let (from, to) = self.config.timestep_range(levels);
         let batch = v0.dim(0)?;
@@ -349,6 +349,7 @@ impl Trainer {
             eps,
             t,
             text: text.clone(),
+            control: control.clone(),
             anchor: anchor as usize,
         })
     }

@@ -11,6 +11,7 @@
 
 use std::path::Path;
 
+mod edges;
 mod error;
 mod export;
 mod fit;
@@ -38,6 +39,7 @@ mod orient;
 #[cfg(feature = "video")]
 mod scale;
 
+pub use edges::canny;
 pub use error::VideoError;
 pub use export::{
     ExportFormat, ExportOptions, ExportReport, RecipePlace, ScaleTo, Upscale, export,

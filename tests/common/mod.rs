@@ -6,7 +6,7 @@ pub mod damage;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use spectral_motion::nn::{NoiseStream, Purpose};
 use spectral_motion::project::TensorFile;
 use spectral_motion::train::Batch;
@@ -14,6 +14,24 @@ use spectral_motion::train::Batch;
 /// The committed model that is small enough for every test: 2 levels of 16 and 32 channels, VAE factor 8.
 pub fn micro_model() -> PathBuf {
     golden("micro/model")
+}
+
+/// The committed image model with its ControlNet, of the micro model's sizes.
+pub fn image_model() -> PathBuf {
+    golden("sd-micro/model")
+}
+
+/// A step's input for the image model with its ControlNet: that of [`micro_batch`] and a clip of stripes.
+pub fn image_batch() -> Batch {
+    let plane = 5 * 64 * 48;
+    // Of another phase in each colour.
+    let stripes = |i: usize| f32::from(u8::from((i / 3 + i / plane) % 5 < 2));
+    let values: Vec<f32> = (0..3 * plane).map(stripes).collect();
+    let control = Tensor::from_vec(values, (1, 3, 5, 64, 48), &Device::Cpu).unwrap();
+    Batch {
+        control: Some(control),
+        ..micro_batch()
+    }
 }
 
 /// A step's input for the micro model. Five frames of 8 by 6: no size divides evenly on the way down.
@@ -25,6 +43,7 @@ pub fn micro_batch() -> Batch {
         eps: draw(&[1, 4, 5, 8, 6]),
         t: vec![400],
         text: draw(&[1, 77, 16]),
+        control: None,
         anchor: 0,
     }
 }

@@ -76,6 +76,7 @@ fn record() -> RunRecord<TransferConfig> {
         },
         more_clips: Vec::new(),
         model: ModelRecord {
+            controlnet: None,
             name: "micro".to_owned(),
             folder: Some("/models/micro".to_owned()),
             weights_sha256: [("unet/a.safetensors".to_owned(), "11".repeat(32))].into(),

@@ -182,6 +182,7 @@ fn endless(place: &Place) -> (job::JobHandle, std::path::PathBuf) {
         clip: place.clip.clone(),
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: DeviceChoice::Cpu,
         config: TransferConfig {

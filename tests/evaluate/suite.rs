@@ -182,6 +182,7 @@ fn a_run_and_its_film_have_one_scorecard() {
         clip: clip.clone(),
         subject: "a red square".to_owned(),
         more_clips: Vec::new(),
+        control: Default::default(),
         model: Some(micro_model()),
         device: DeviceChoice::Cpu,
         config: config(),

@@ -72,7 +72,8 @@ fn every_misfit_is_told_at_once() {
     // A buffer that old files carry is no misfit.
     tensors.insert("embeddings.position_ids".to_owned(), noise(1, &[2]));
     let weights = Weights::from_map(tensors, DType::F32, &Device::Cpu);
-    let error = UNet3DConditionModel::new(&weights, micro_folder().unet_config()).unwrap_err();
+    let error =
+        UNet3DConditionModel::new(&weights, micro_folder().unet_config().unwrap()).unwrap_err();
     let ModelError::Keys(report) = &error else {
         panic!("{error}")
     };

@@ -193,7 +193,12 @@ fn an_index_of_other_classes_is_refused_in_words() {
         (
             "TextToVideoSDPipeline",
             "StableDiffusionPipeline",
-            "is a model for still pictures (StableDiffusionPipeline)",
+            "a UNet3DConditionModel as its unet in place of a UNet2DConditionModel",
+        ),
+        (
+            "TextToVideoSDPipeline",
+            "StableDiffusionXLPipeline",
+            "is a model for still pictures of a kind that is not inflated here (StableDiffusionXLPipeline)",
         ),
         (
             "TextToVideoSDPipeline",

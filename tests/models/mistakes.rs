@@ -128,10 +128,10 @@ fn a_single_file_is_no_model() {
 }
 
 #[test]
-fn an_image_model_is_told_with_the_methods_that_would_need_it() {
-    // Stable Diffusion 1.5 as it is published, of which only the index is looked at.
+fn an_image_model_of_another_family_is_told_with_the_methods_that_need_one() {
+    // Stable Diffusion XL as it is published, of which only the index is looked at.
     let dir = tempfile::tempdir().unwrap();
-    let index = r#"{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0",
+    let index = r#"{"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.19.0",
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
         "scheduler": ["diffusers", "PNDMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
@@ -139,12 +139,12 @@ fn an_image_model_is_told_with_the_methods_that_would_need_it() {
         "vae": ["diffusers", "AutoencoderKL"]}"#;
     fs::write(dir.path().join("model_index.json"), index).unwrap();
     let (what, message) = mistake(dir.path());
-    let pipeline = "StableDiffusionPipeline".to_owned();
+    let pipeline = "StableDiffusionXLPipeline".to_owned();
     assert_eq!(what, Mistake::ImageModel { pipeline });
     for words in [
         "still pictures",
         "VMC and MotionDirector need a text-to-video model",
-        "not built yet",
+        "begin with Stable Diffusion 1.x",
     ] {
         assert!(message.contains(words), "{message}");
     }

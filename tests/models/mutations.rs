@@ -12,16 +12,16 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
-    AutoencoderKL, ClipTextConfig, ClipTextModel, ClipTokenizer, ModelFolder, UNet3DConditionModel,
-    Weights,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, ClipTokenizer, ControlNetModel, InflatedUNet,
+    Inflation, ModelFolder, UNet3DConditionModel, Weights,
 };
 use spectral_motion::schedulers::{Ddim, DpmSolver, ReferenceInversion};
 
 use super::torch_writer::{Pickle, checkpoint, checkpoint_of, floats};
-use super::{micro, micro_copy};
+use super::{copy_of, micro, micro_copy};
 use crate::common::allocation::measured;
 use crate::common::damage::{self, Mutator};
-use crate::common::golden;
+use crate::common::{golden, image_model};
 
 const INPUTS: usize = 1_000;
 
@@ -252,7 +252,7 @@ fn safetensors_files_survive_any_damage() {
 fn lay_out(folder: &ModelFolder, text: &str) {
     drop(UNet3DConditionModel::new(
         &Weights::recorder(),
-        folder.unet_config(),
+        folder.unet_config().unwrap(),
     ));
     drop(AutoencoderKL::new(
         &Weights::recorder(),
@@ -298,6 +298,45 @@ fn configurations_survive_any_damage() {
         kind.survives(&|| ModelFolder::open(copy.path()).ok(), &|folder| {
             let text = fs::read_to_string(copy.path().join("text_encoder/config.json")).unwrap();
             lay_out(&folder, &text);
+        });
+    }
+}
+
+/// Of an image model and its ControlNet, which are laid out as every method inflates them.
+#[test]
+fn configurations_of_image_models_survive_any_damage() {
+    let copy = copy_of(&image_model());
+    let files = ["unet/config.json", "controlnet/config.json"];
+    let read = |file: &str| fs::read(copy.path().join(file)).unwrap().len();
+    let others = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+    ];
+    let beside = files.iter().chain(&others).map(|file| read(file)).sum();
+    for file in files {
+        let kind = Kind {
+            beside,
+            ..Kind::whole(file, copy.path().join(file), CONFIGURATION)
+        };
+        kind.survives(&|| ModelFolder::open(copy.path()).ok(), &|folder| {
+            let (unet, control) = (folder.image_config(), folder.controlnet_config());
+            let (unet, control) = (unet.unwrap(), control.unwrap());
+            for inflation in [
+                Inflation::Pictures,
+                Inflation::SparseCausal,
+                Inflation::KeyFrame,
+            ] {
+                drop(InflatedUNet::new(&Weights::recorder(), unet, inflation));
+                drop(ControlNetModel::new(
+                    &Weights::recorder(),
+                    control,
+                    inflation,
+                ));
+            }
+            let limits = folder.clip_limits();
+            assert!(limits.width >= 1 && limits.height >= 1);
         });
     }
 }

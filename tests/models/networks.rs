@@ -84,7 +84,7 @@ fn the_unet_takes_any_size_and_batch() {
 
 #[test]
 fn one_frame_can_skip_every_temporal_layer() {
-    let config = micro_folder().unet_config().clone();
+    let config = micro_folder().unet_config().unwrap().clone();
     let (mut unet, _) = micro_folder().load_unet(&|_| false, &Device::Cpu).unwrap();
     unet.single_frame = SingleFrame::SkipTemporal;
     // The same network with the last weights of every temporal layer at zero: these layers return their input.

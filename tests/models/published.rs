@@ -7,7 +7,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use candle_core::Device;
-use spectral_motion::models::{ClipLimits, ClipTokenizer, ModelError, ModelFolder, WrongShape};
+use spectral_motion::models::{
+    ClipLimits, ClipTokenizer, ModelError, ModelFolder, ModelKind, WrongShape,
+};
 use spectral_motion::schedulers::{Ddim, DpmSolver, PredictionType, SchedulerConfig};
 
 use super::micro;
@@ -232,7 +234,7 @@ fn zeroscope_as_it_is_published_is_understood() {
     };
     assert_eq!(folder.clip_limits(), limits);
     // 64 channels a head at every level: 5, 10 and 20 heads.
-    let unet = folder.unet_config();
+    let unet = folder.unet_config().unwrap();
     assert_eq!((unet.head_dim, unet.text_width), (64, 1024));
     assert_eq!(*folder.scheduler(), SchedulerConfig::stable_diffusion());
     assert_eq!(folder.scheduler().prediction_type, PredictionType::Epsilon);
@@ -330,4 +332,94 @@ fn modelscope_in_half_precision_is_understood() {
     assert_eq!((report.missing.len(), report.unexpected.len()), (0, 0));
     assert_eq!(report.wrong_shape, [wrong]);
     assert!(asked.peak < TABLES, "{asked:?}");
+}
+
+/// Stable Diffusion 1.5's `unet/config.json`; the ControlNets made for it say the same sizes.
+pub const SD15: &str = r#"{"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu",
+    "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false,
+    "cross_attention_dim": 768, "down_block_types":
+    ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+    "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]}"#;
+
+/// Stable Diffusion 1.5's other small files, as far as they differ from ZeroScope's.
+const SD15_FILES: &[(&str, &str)] = &[
+    (
+        "model_index.json",
+        r#"{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6.0",
+            "feature_extractor": ["transformers", "CLIPImageProcessor"],
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+            "scheduler": ["diffusers", "PNDMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"]}"#,
+    ),
+    ("unet/config.json", SD15),
+    (
+        "text_encoder/config.json",
+        r#"{"architectures": ["CLIPTextModel"], "attention_dropout": 0.0, "bos_token_id": 0, "dropout": 0.0,
+            "eos_token_id": 2, "hidden_act": "quick_gelu", "hidden_size": 768, "initializer_factor": 1.0,
+            "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 77, "model_type": "clip_text_model", "num_attention_heads": 12,
+            "num_hidden_layers": 12, "pad_token_id": 1, "torch_dtype": "float32", "vocab_size": 49408}"#,
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+            "clip_sample": false}"#,
+    ),
+];
+
+/// With a ControlNet beside it, as the two are downloaded.
+#[test]
+fn stable_diffusion_as_it_is_published_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, controlnet) = (dir.path().join("sd15"), dir.path().join("canny"));
+    small_files(&model);
+    for (file, text) in SD15_FILES {
+        fs::write(model.join(file), text).unwrap();
+    }
+    let text = published("sd15.text").into_iter();
+    let text = text.map(|(name, shape)| (format!("text_model.{name}"), shape));
+    let weight = |part: &str, name: &str, shapes: &Shapes| {
+        safetensors_file(&model.join(part).join(name), shapes);
+    };
+    let diffusion = "diffusion_pytorch_model.safetensors";
+    weight("unet", diffusion, &published("sd15.unet"));
+    weight("vae", diffusion, &published("sd15.vae"));
+    weight("text_encoder", "model.safetensors", &text.collect());
+    fs::create_dir_all(&controlnet).unwrap();
+    let config = SD15.replace("UNet2DConditionModel", "ControlNetModel");
+    fs::write(controlnet.join("config.json"), config).unwrap();
+    safetensors_file(&controlnet.join(diffusion), &published("sd15.controlnet"));
+
+    let folder = ModelFolder::open(&model).unwrap();
+    assert_eq!(folder.kind(), ModelKind::Image);
+    let limits = ClipLimits {
+        default_frames: 8,
+        size_multiple: 8,
+        width: 512,
+        height: 512,
+    };
+    assert_eq!(folder.clip_limits(), limits);
+    let unet = folder.image_config().unwrap();
+    assert_eq!((unet.heads, unet.text_width), (8, 768));
+    let ddim = Ddim::new(folder.scheduler(), 50).unwrap();
+    assert_eq!((ddim.timesteps()[0], ddim.timesteps()[49]), (981, 1));
+    let folder = folder.with_controlnet(&controlnet).unwrap();
+    let (checked, asked) = measured(|| folder.check_weights());
+    checked.unwrap();
+    assert!(asked.peak < TABLES, "{asked:?}");
+
+    // A ControlNet for Stable Diffusion 2 is wider on the side of the words.
+    let other = SD15.replace(
+        "\"cross_attention_dim\": 768",
+        "\"cross_attention_dim\": 1024",
+    );
+    let other = other.replace("UNet2DConditionModel", "ControlNetModel");
+    fs::write(controlnet.join("config.json"), other).unwrap();
+    let refused = folder.with_controlnet(&controlnet).unwrap_err().to_string();
+    assert!(refused.contains("made for another model"), "{refused}");
 }

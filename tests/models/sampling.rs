@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor};
-use spectral_motion::models::UNet3DConditionModel;
+use spectral_motion::models::{Conditioning, UNet3DConditionModel};
 use spectral_motion::pipelines::{
     GuidedText, Sampled, decode_latents, encode_clip, invert, text_to_video,
 };
@@ -23,10 +23,7 @@ fn unet() -> UNet3DConditionModel {
 }
 
 fn texts() -> GuidedText {
-    GuidedText {
-        cond: noise(1, &[1, 5, 16]),
-        uncond: noise(2, &[1, 5, 16]),
-    }
+    GuidedText::new(noise(1, &[1, 5, 16]), noise(2, &[1, 5, 16]))
 }
 
 fn ddim(steps: usize) -> Sampler {
@@ -55,11 +52,8 @@ fn sample(unet: &UNet3DConditionModel, text: GuidedText, guidance: f64) -> Tenso
 #[test]
 fn guidance_moves_away_from_the_other_prompt() {
     let unet = unet();
-    let GuidedText { cond, uncond } = texts();
-    let text = |cond: &Tensor, uncond: &Tensor| GuidedText {
-        cond: cond.clone(),
-        uncond: uncond.clone(),
-    };
+    let GuidedText { cond, uncond, .. } = texts();
+    let text = |cond: &Tensor, uncond: &Tensor| GuidedText::new(cond.clone(), uncond.clone());
     let plain = sample(&unet, text(&cond, &uncond), 1.0);
     // Equal prompts guide nowhere; without guidance the other prompt does not matter.
     let rounding = 1e-5; // three steps of a network in single precision
@@ -89,7 +83,11 @@ fn loops_stop_within_one_step_and_keep_no_graph() {
             }
         };
         let sampled = match sampler {
-            None => invert(&unet, &inversion, x.clone(), &texts().uncond, on_step),
+            None => {
+                let words = texts().uncond;
+                let seen = Conditioning::text(&words);
+                invert(&unet, &inversion, x.clone(), seen, on_step)
+            }
             Some(sampler) => text_to_video(&unet, &sampler, x.clone(), texts(), 7.0, on_step),
         };
         (sampled.unwrap(), seen)

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
-    AutoencoderKL, ClipTextConfig, ClipTextModel, ModelFolder, UNet3DConditionModel, UNet3DConfig,
-    Weights,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, Conditioning, Denoiser, ModelFolder,
+    UNet3DConditionModel, UNet3DConfig, Weights,
 };
 use spectral_motion::pipelines::{GuidedText, invert, text_to_video};
 use spectral_motion::schedulers::{Ddim, DdimInverse, Inversion, Sampler};
@@ -15,7 +15,7 @@ use super::{Findings, Tensors};
 
 /// Single precision on both sides, sums in another order: a few units in the last place for each of some hundred
 /// layers.
-const NETWORK_LIMIT: f64 = 5e-6;
+pub const NETWORK_LIMIT: f64 = 5e-6;
 /// As above; the mean of the posterior is small beside the activations before it.
 const VAE_LIMIT: f64 = 1e-5;
 /// Five steps with guidance 9 amplify the network's error about ten times.
@@ -40,6 +40,17 @@ fn go_on(_done: usize, _total: usize) -> ControlFlow<()> {
 }
 
 pub fn check(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut Findings) {
+    check_text_and_vae(name, folder, golden, findings);
+    check_unet(name, folder, golden, findings);
+}
+
+/// What text-to-video and image models have in common.
+pub fn check_text_and_vae(
+    name: &str,
+    folder: &ModelFolder,
+    golden: &Tensors,
+    findings: &mut Findings,
+) {
     let device = Device::Cpu;
     let (tokenizer, text_encoder) = folder.load_text(&device).unwrap();
     let encode = |prompts: &[&str]| -> Vec<Vec<u32>> {
@@ -94,7 +105,6 @@ pub fn check(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut 
         &golden["vae.out"],
         VAE_LIMIT,
     );
-    check_unet(name, folder, golden, findings);
 }
 
 fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut Findings) {
@@ -125,7 +135,20 @@ fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut
         &golden["unet.one_frame"],
         NETWORK_LIMIT,
     );
+    check_loops(name, (folder, &unet), golden, &Tensor::clone, findings);
+}
 
+/// DDIM sampling and inversion, 5 steps each. `as_clip` brings what the golden file holds to `[b, c, f, h, w]`.
+pub fn check_loops(
+    name: &str,
+    (folder, unet): (&ModelFolder, &impl Denoiser),
+    golden: &Tensors,
+    as_clip: &dyn Fn(&Tensor) -> Tensor,
+    findings: &mut Findings,
+) {
+    let prompt = |i: usize| golden["text"].narrow(0, i, 1).unwrap();
+    let expected = |key: &str| as_clip(&golden[key]);
+    let x = expected("unet.in");
     let timesteps = |key: &str| -> Vec<u32> {
         golden[key]
             .to_vec1::<i64>()
@@ -136,37 +159,30 @@ fn check_unet(name: &str, folder: &ModelFolder, golden: &Tensors, findings: &mut
     };
     let ddim = Sampler::Ddim(Ddim::new(folder.scheduler(), 5).unwrap());
     assert_eq!(ddim.timesteps(), timesteps("ddim.timesteps"));
-    let text = GuidedText {
-        cond: prompt(0),
-        uncond: prompt(2),
-    };
-    let sampled = text_to_video(&unet, &ddim, x.clone(), text, 9.0, &mut go_on)
+    let text = GuidedText::new(prompt(0), prompt(2));
+    let sampled = text_to_video(unet, &ddim, x.clone(), text, 9.0, &mut go_on)
         .unwrap()
         .done()
         .unwrap();
     findings.compare(
         format!("{name} sampling"),
         &sampled,
-        &golden["ddim.out"],
+        &expected("ddim.out"),
         LOOP_LIMIT,
     );
 
     let inverse = DdimInverse::new(folder.scheduler(), 5).unwrap();
     assert_eq!(inverse.timesteps(), timesteps("inverse.timesteps"));
-    let inverted = |text: &Tensor| {
-        invert(
-            &unet,
-            &Inversion::Diffusers(inverse),
-            x.clone(),
-            text,
-            &mut go_on,
-        )
-    };
-    let inverted = inverted(&prompt(2)).unwrap().done().unwrap();
+    let (inversion, words) = (Inversion::Diffusers(inverse), prompt(2));
+    let seen = Conditioning::text(&words);
+    let inverted = invert(unet, &inversion, x.clone(), seen, &mut go_on)
+        .unwrap()
+        .done()
+        .unwrap();
     findings.compare(
         format!("{name} inversion"),
         &inverted,
-        &golden["inverse.out"],
+        &expected("inverse.out"),
         LOOP_LIMIT,
     );
 }
@@ -220,7 +236,7 @@ fn the_quiet_check_sees_a_wrong_epsilon() {
     let read = |file: &str| candle_core::safetensors::load(place.join(file), &Device::Cpu).unwrap();
     let (golden, quiet) = (read("golden.safetensors"), read("quiet.safetensors"));
     let folder = ModelFolder::open(&place.join("model")).unwrap();
-    let right = folder.unet_config();
+    let right = folder.unet_config().unwrap();
     let mut wrong = right.clone();
     wrong.norm_eps /= 10.0;
     let error = |config: &UNet3DConfig| {
@@ -265,7 +281,7 @@ pub fn check_quiet(
         limit,
     );
 
-    let out = quiet_unet(model, folder.unet_config(), golden);
+    let out = quiet_unet(model, folder.unet_config().unwrap(), golden);
     findings.compare(format!("{name} unet"), &out, &quiet["unet.out"], limit);
 
     let vae_weights = weights("vae/diffusion_pytorch_model.safetensors");

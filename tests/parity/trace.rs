@@ -24,7 +24,6 @@ const GRADIENT_LIMIT: f64 = 5e-5;
 /// as uncertain as that gradient is in relation to its size.
 const WEIGHT_LIMIT: f64 = 1e-3;
 
-const LEARNING_RATE: f64 = 1e-4;
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPSILON: f64 = 1e-8;
 const WEIGHT_DECAY: f64 = 1e-2;
@@ -91,7 +90,7 @@ impl Host {
     }
 }
 
-type Vars = BTreeMap<String, Var>;
+pub type Vars = BTreeMap<String, Var>;
 
 fn learns(name: &str) -> bool {
     name.contains("temp_attentions")
@@ -125,6 +124,7 @@ fn together(pairs: &[(Vec<f64>, Vec<f64>)], scale: f64) -> f64 {
 /// First and second moments of AdamW, as PyTorch keeps them.
 #[derive(Default)]
 struct AdamW {
+    learning_rate: f64,
     moments: BTreeMap<String, Vec<(f64, f64)>>,
     steps: i32,
 }
@@ -153,8 +153,8 @@ impl AdamW {
                         *v = BETAS.1 * *v + (1.0 - BETAS.1) * g * g;
                         let direction =
                             *m / correct(BETAS.0) / ((*v / correct(BETAS.1)).sqrt() + EPSILON);
-                        (w * (1.0 - LEARNING_RATE * WEIGHT_DECAY) - LEARNING_RATE * direction)
-                            as f32
+                        let rate = self.learning_rate;
+                        (w * (1.0 - rate * WEIGHT_DECAY) - rate * direction) as f32
                     });
             let moved = Tensor::from_vec(moved.collect(), var.shape(), &Device::Cpu).unwrap();
             var.set(&moved).unwrap();
@@ -182,86 +182,112 @@ pub fn check(name: &str, model: &Path, host: Host, golden: &Tensors, findings: &
             "{name}: {key} at the start"
         );
     }
-    let schedule = NoiseSchedule::new(folder.scheduler());
-    let (v0, text) = (&golden["v0"], &golden["text"]);
-    let (_, _, frames, h, w) = v0.dims5().unwrap();
-    let losses = SpectralLoss::new(
-        &MotionLossConfig::default(),
-        frames,
-        h,
-        w,
-        DType::F32,
-        &Device::Cpu,
-    )
-    .unwrap();
-    let mut optimizer = AdamW::default();
-    for step in (0..).take_while(|i| golden.contains_key(&format!("{i}.eps"))) {
-        let eps = &golden[&format!("{step}.eps")];
-        let t = golden[&format!("{step}.t")].to_vec1::<i64>().unwrap()[0] as u32;
-        let v_t = schedule.add_noise(v0, eps, &[t]).unwrap();
-        let out = unet.forward(&v_t, &[f64::from(t)], text).unwrap();
-        let v0_hat = schedule.predict_x0(&v_t, &out, &[t]).unwrap();
-        let anchor = golden[&format!("{step}.anchor")]
-            .to_scalar::<i64>()
-            .unwrap() as usize;
-        let base = host.base(&out, eps, anchor);
-        let global = losses.global(v0, &v0_hat).unwrap().total;
-        let local = losses.local(v0, &v0_hat).unwrap();
-        let both = (&local.amplitude + &local.phase).unwrap();
-        let loss = ((&base + (&global * LAMBDA_GLOBAL).unwrap()).unwrap()
-            + (both * LAMBDA_LOCAL).unwrap())
+    let text = &golden["text"];
+    let trace = Trace {
+        vars: &vars,
+        schedule: NoiseSchedule::new(folder.scheduler()),
+        learning_rate: 1e-4,
+        predict: &|v_t, t| unet.forward(v_t, &[f64::from(t)], text).unwrap(),
+        base: &|out, eps, anchor| host.base(out, eps, anchor),
+    };
+    trace.check(name, golden, findings);
+}
+
+/// What learns, and the loss it learns by.
+pub struct Trace<'a> {
+    /// What learns, by the names of the trace, at its starting values.
+    pub vars: &'a Vars,
+    pub schedule: NoiseSchedule,
+    pub learning_rate: f64,
+    pub predict: &'a dyn Fn(&Tensor, u32) -> Tensor,
+    /// The host's loss of the prediction and the noise, and a frame that one host takes the others relative to.
+    pub base: &'a dyn Fn(&Tensor, &Tensor, usize) -> Tensor,
+}
+
+impl Trace<'_> {
+    /// Repeats the steps and compares every number.
+    pub fn check(&self, name: &str, golden: &Tensors, findings: &mut Findings) {
+        let (vars, schedule) = (self.vars, &self.schedule);
+        let starts: BTreeMap<&String, Vec<f64>> =
+            vars.iter().map(|(key, var)| (key, values(var))).collect();
+        let v0 = &golden["v0"];
+        let (_, _, frames, h, w) = v0.dims5().unwrap();
+        let losses = SpectralLoss::new(
+            &MotionLossConfig::default(),
+            frames,
+            h,
+            w,
+            DType::F32,
+            &Device::Cpu,
+        )
         .unwrap();
-        for (term, ours) in [
-            ("base", &base),
-            ("glob", &global),
-            ("amp", &local.amplitude),
-            ("phase", &local.phase),
-            ("loss", &loss),
-        ] {
-            let key = format!("{step}.{term}");
-            findings.compare(
-                format!("{name} step {key}"),
-                ours,
-                &golden[&key],
-                TERM_LIMIT,
-            );
-        }
-        let store = loss.backward().unwrap();
-        let gradients: BTreeMap<String, Vec<f64>> = vars
-            .iter()
-            .map(|(key, var)| (key.clone(), values(store.get(var).unwrap())))
-            .collect();
-        if step == 0 {
-            let pairs: Vec<_> = gradients
+        let mut optimizer = AdamW {
+            learning_rate: self.learning_rate,
+            ..AdamW::default()
+        };
+        for step in (0..).take_while(|i| golden.contains_key(&format!("{i}.eps"))) {
+            let eps = &golden[&format!("{step}.eps")];
+            let t = golden[&format!("{step}.t")].to_vec1::<i64>().unwrap()[0] as u32;
+            let v_t = schedule.add_noise(v0, eps, &[t]).unwrap();
+            let out = (self.predict)(&v_t, t);
+            let v0_hat = schedule.predict_x0(&v_t, &out, &[t]).unwrap();
+            let anchor = golden
+                .get(&format!("{step}.anchor"))
+                .map_or(0, |anchor| anchor.to_scalar::<i64>().unwrap() as usize);
+            let base = (self.base)(&out, eps, anchor);
+            let global = losses.global(v0, &v0_hat).unwrap().total;
+            let local = losses.local(v0, &v0_hat).unwrap();
+            let both = (&local.amplitude + &local.phase).unwrap();
+            let loss = ((&base + (&global * LAMBDA_GLOBAL).unwrap()).unwrap()
+                + (both * LAMBDA_LOCAL).unwrap())
+            .unwrap();
+            for (term, ours) in [
+                ("base", &base),
+                ("glob", &global),
+                ("amp", &local.amplitude),
+                ("phase", &local.phase),
+                ("loss", &loss),
+            ] {
+                let key = format!("{step}.{term}");
+                findings.compare(
+                    format!("{name} step {key}"),
+                    ours,
+                    &golden[&key],
+                    TERM_LIMIT,
+                );
+            }
+            let store = loss.backward().unwrap();
+            let gradients: BTreeMap<String, Vec<f64>> = vars
                 .iter()
-                .map(|(key, ours)| (ours.clone(), values(&golden[&format!("grad.{key}")])))
+                .map(|(key, var)| (key.clone(), values(store.get(var).unwrap())))
                 .collect();
-            let scale = norm(pairs.iter().flat_map(|(_, expected)| expected));
-            findings.note(
-                format!("{name} first gradients"),
-                together(&pairs, scale),
-                GRADIENT_LIMIT,
-            );
+            if step == 0 {
+                let pairs: Vec<_> = gradients
+                    .iter()
+                    .map(|(key, ours)| (ours.clone(), values(&golden[&format!("grad.{key}")])))
+                    .collect();
+                let scale = norm(pairs.iter().flat_map(|(_, expected)| expected));
+                findings.note(
+                    format!("{name} first gradients"),
+                    together(&pairs, scale),
+                    GRADIENT_LIMIT,
+                );
+            }
+            optimizer.step(&vars, &gradients);
         }
-        optimizer.step(&vars, &gradients);
+        let end = |key: &str| values(&golden[&format!("final.{key}")]);
+        let pairs: Vec<_> = vars
+            .iter()
+            .map(|(key, var)| (values(var), end(key)))
+            .collect();
+        let updates: Vec<f64> = vars
+            .keys()
+            .flat_map(|key| end(key).into_iter().zip(&starts[key]).map(|(a, b)| a - b))
+            .collect();
+        findings.note(
+            format!("{name} final weights"),
+            together(&pairs, norm(updates.iter())),
+            WEIGHT_LIMIT,
+        );
     }
-    let end = |key: &str| values(&golden[&format!("final.{key}")]);
-    let pairs: Vec<_> = vars
-        .iter()
-        .map(|(key, var)| (values(var), end(key)))
-        .collect();
-    let updates: Vec<f64> = vars
-        .keys()
-        .flat_map(|key| {
-            end(key)
-                .into_iter()
-                .zip(values(&golden[&format!("init.{key}")]))
-                .map(|(a, b)| a - b)
-        })
-        .collect();
-    findings.note(
-        format!("{name} final weights"),
-        together(&pairs, norm(updates.iter())),
-        WEIGHT_LIMIT,
-    );
 }

@@ -3,7 +3,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, RgbImage, RgbaImage};
-use spectral_motion::video::{self, ClipKind, Frame, Limits, PICTURE_FPS, VideoError};
+use spectral_motion::video::{self, ClipKind, Frame, Limits, PICTURE_FPS, VideoError, canny};
 
 use super::{
     CORNERS, assert_colour, assert_is_test_frame, in_folder, plain, read, test_clip, test_frame,
@@ -247,4 +247,40 @@ fn without_ffmpeg_films_are_named_as_such() {
     let (letter, _) = in_folder(&folder, "letter.mp4");
     fs::write(&letter, "no film").unwrap();
     assert!(matches!(read(&letter), Err(VideoError::NotAFilm { .. })));
+}
+
+/// Held against OpenCV's own edges, pixel by pixel (`tools/golden/canny.py`).
+#[test]
+fn edges_are_those_of_opencv() {
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("../golden/canny.json")).unwrap();
+    let mut drawn = 0;
+    for case in golden["cases"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let bytes = case["rgb"].as_array().unwrap().iter();
+        let frame = Frame {
+            width: number("width") as u32,
+            height: number("height") as u32,
+            rgb: bytes
+                .map(|v| u8::try_from(v.as_u64().unwrap()).unwrap())
+                .collect(),
+        };
+        let edges = canny(&frame, number("low") as f32, number("high") as f32);
+        assert_eq!((edges.width, edges.height), (frame.width, frame.height));
+        let row = |pixel: &[u8]| match pixel {
+            [255, 255, 255] => '#',
+            [0, 0, 0] => '.',
+            other => panic!("{other:?}"),
+        };
+        let ours: String = edges.rgb.chunks_exact(3).map(row).collect();
+        assert_eq!(ours, case["edges"].as_str().unwrap());
+        drawn += ours.matches('#').count();
+    }
+    assert!(drawn > 500, "{drawn} pixels of edges say little");
+    let broken = Frame {
+        width: 4,
+        height: 4,
+        rgb: vec![9; 5],
+    };
+    assert_eq!(canny(&broken, 1.0, 2.0), Frame::filled(4, 4, [0; 3]));
 }

@@ -8,7 +8,7 @@ A line `# NAME` opens a network; each following line is a weight's name and its 
 import sys
 
 import torch
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
@@ -17,6 +17,8 @@ def networks():
     yield "zeroscope.unet", UNet3DConditionModel(cross_attention_dim=1024, attention_head_dim=64)
     yield "zeroscope.text", CLIPTextModel(CLIPTextConfig(
         hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu"))
+    yield "sd15.unet", UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+    yield "sd15.controlnet", ControlNetModel(cross_attention_dim=768, attention_head_dim=8)
     yield "sd15.text", CLIPTextModel(CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12))
     yield "sd15.vae", AutoencoderKL(

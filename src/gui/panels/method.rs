@@ -3,10 +3,11 @@
 use eframe::egui;
 
 use super::settings::{about, number_ui};
-use super::transfer::{model_row_ui, preset_row_ui};
+use super::transfer::{model_row_ui, preset_row_ui, with_method};
 use super::whole_number;
 use crate::gui::app::App;
 use crate::methods::{Method, Precision};
+use crate::models::TemporalBias;
 use crate::train::{Checkpointing, TransferConfig};
 
 /// Method, model and preset.
@@ -17,20 +18,25 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
         .show(ui, |ui| {
             let label = ui.label("Method");
             egui::ComboBox::from_id_salt("method")
-                .selected_text(method_name(app.document.settings.method))
+                .selected_text(app.document.settings.method.name())
                 .width(ui.available_width())
                 .show_ui(ui, |ui| {
-                    let method = &mut app.document.settings.method;
-                    for (value, hover) in METHODS {
-                        ui.selectable_value(method, value, method_name(value))
-                            .on_hover_text(hover);
+                    let settings = &mut app.document.settings;
+                    let model = app.model.as_ref();
+                    let allowed = |method| model.is_none_or(|model| model.allows(method));
+                    for (value, hover) in METHODS.into_iter().filter(|(m, _)| allowed(*m)) {
+                        let chosen = settings.method == value;
+                        let label = ui.selectable_label(chosen, value.name());
+                        if label.on_hover_text(hover).clicked() {
+                            *settings = with_method(settings, value);
+                        }
                     }
                 })
                 .response
                 .labelled_by(label.id)
                 .on_hover_text(about(
                     "How the model learns the motion.",
-                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter.",
+                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model (Stable Diffusion 1.x) see clips; the latter follows the clip's edges and wants a ControlNet in the model's folder.",
                     "",
                 ));
             ui.end_row();
@@ -39,7 +45,7 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
         });
 }
 
-const METHODS: [(Method, &str); 2] = [
+const METHODS: [(Method, &str); 4] = [
     (
         Method::Vmc,
         "Video Motion Customization: Jeong, Park and Ye, CVPR 2024.",
@@ -48,14 +54,15 @@ const METHODS: [(Method, &str); 2] = [
         Method::MotionDirector,
         "MotionDirector: Zhao and others, ECCV 2024.",
     ),
+    (
+        Method::TuneAVideo,
+        "Tune-A-Video: Wu and others, ICCV 2023. Begins with Stable Diffusion 1.x.",
+    ),
+    (
+        Method::ControlVideo,
+        "ControlVideo: Zhao and others, arXiv 2305.17098. Begins with Stable Diffusion 1.x and a ControlNet.",
+    ),
 ];
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Vmc => "VMC",
-        Method::MotionDirector => "MotionDirector",
-    }
-}
 
 /// What saves memory where a model is large.
 pub(super) fn memory_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
@@ -112,6 +119,50 @@ fn choice_ui<T: Copy + PartialEq>(
         .labelled_by(name.id)
         .on_hover_text(hover);
     ui.end_row();
+}
+
+/// What only the methods for image models have.
+pub(super) fn inflated_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
+    if !settings.method.is_controlled() {
+        choice_ui(
+            ui,
+            "Temporal bias",
+            &mut settings.temporal_bias,
+            &[
+                (TemporalBias::Zero, "zero"),
+                (TemporalBias::Random, "random"),
+            ],
+            &about(
+                "What the bias behind the attention over frames starts at.",
+                "Random is the authors' code; with zero the network begins as the image model.",
+                "",
+            ),
+        );
+        return;
+    }
+    number_ui(
+        ui,
+        "Control strength",
+        egui::DragValue::new(&mut settings.control_scale)
+            .range(0.01..=2.0)
+            .speed(0.01),
+        "How strongly the clip's edges lead training and samples.",
+    );
+    let (mut low, mut high) = settings.canny;
+    let threshold = |value| egui::DragValue::new(value).range(1.0..=2040.0).speed(1.0);
+    number_ui(
+        ui,
+        "Edges go on above",
+        threshold(&mut low),
+        "The gradient at which an edge may go on.",
+    );
+    number_ui(
+        ui,
+        "Edges begin above",
+        threshold(&mut high),
+        "The gradient at which an edge begins.",
+    );
+    settings.canny = (low, high.max(low));
 }
 
 /// What only MotionDirector has.

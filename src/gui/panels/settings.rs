@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 use eframe::egui;
 
-use super::method::{adapters_ui, memory_ui};
+use super::method::{adapters_ui, inflated_ui, memory_ui};
 use super::whole_number;
 use crate::gui::app::App;
 use crate::gui::instruments::scale_name;
 use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
-use crate::models::ClipLimits;
+use crate::models::{ClipLimits, ModelKind};
 use crate::spectral::plain::Residual;
 use crate::train::{
     FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, default_levels,
@@ -270,6 +270,9 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             start_ui(ui, settings);
             if settings.method == Method::MotionDirector {
                 adapters_ui(ui, settings);
+            }
+            if settings.method.model_kind() == ModelKind::Image {
+                inflated_ui(ui, settings);
             }
             memory_ui(ui, settings);
         });

@@ -13,6 +13,7 @@ use crate::gui::command::Command;
 use crate::gui::dialogs::{Pick, accent_button};
 use crate::gui::run::Run;
 use crate::gui::theme;
+use crate::methods::Method;
 use crate::train::{Preset, TransferConfig};
 
 /// Draws the column.
@@ -119,8 +120,8 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .response
         .labelled_by(label.id)
         .on_hover_text(about(
-            "The text-to-video model that learns.",
-            "The built-in one paints plain shapes within seconds. A folder in diffusers layout (ModelScope, ZeroScope) paints anything and wants a GPU.",
+            "The model that learns.",
+            "The built-in one paints plain shapes within seconds. A folder in diffusers layout (ModelScope, ZeroScope; Stable Diffusion 1.x for Tune-A-Video and ControlVideo) paints anything and wants a GPU.",
             "",
         ));
     if browse {
@@ -153,7 +154,23 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
             "MotionDirector",
             "showlab/MotionDirector on a single video: rank 32, 150 steps, half the inverted clip.",
         ),
+        (
+            Preset::TuneAVideo,
+            "Tune-A-Video",
+            "showlab/Tune-A-Video: 500 steps, guidance 12.5. For Stable Diffusion 1.x.",
+        ),
+        (
+            Preset::ControlVideo,
+            "ControlVideo",
+            "thu-ml/controlvideo on edges: 80 steps, guidance 12. For Stable Diffusion 1.x with a ControlNet.",
+        ),
     ];
+    let model = app.model.clone();
+    let allowed = |preset: Preset| {
+        let method = preset_config(preset).map(|config| config.method);
+        let known = model.as_ref().zip(method);
+        known.is_none_or(|(model, method)| model.allows(method))
+    };
     let current = presets
         .iter()
         .find(|(preset, ..)| is_preset(&app.document.settings, *preset));
@@ -161,7 +178,7 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .selected_text(current.map_or("Own settings", |(_, name, _)| *name))
         .width(ui.available_width())
         .show_ui(ui, |ui| {
-            for (preset, name, source) in presets {
+            for (preset, name, source) in presets.into_iter().filter(|(p, ..)| allowed(*p)) {
                 let chosen = current.is_some_and(|(known, ..)| *known == preset);
                 if ui
                     .selectable_label(chosen, name)
@@ -177,6 +194,22 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .labelled_by(label.id)
         .on_hover_text(about("Settings by whoever found them.", "", ""));
     ui.end_row();
+}
+
+/// The settings with another method. One that begins with an image model brings its authors' numbers, and going back from it
+/// brings those of this program: neither would train the other's networks.
+pub fn with_method(now: &TransferConfig, method: Method) -> TransferConfig {
+    let preset = match (Preset::of(method), Preset::of(now.method)) {
+        _ if method == now.method => None,
+        (Some(preset), _) => Some(preset),
+        (None, Some(_)) => Some(Preset::Default),
+        (None, None) => None,
+    };
+    let base = match preset.and_then(preset_config) {
+        Some(config) => with_clip_of(config.clone(), now),
+        None => now.clone(),
+    };
+    TransferConfig { method, ..base }
 }
 
 /// A preset says nothing about the clip, the seed and how often to look.

@@ -2,53 +2,17 @@
 
 use candle_core::{Result, Tensor};
 
+use super::super::attention::{Attention, FeedForward, TRANSFORMER_NORM_EPS, layer_norm};
 use super::super::error::ModelError;
 use super::super::weights::Weights;
 use super::config::UNet3DConfig;
 use crate::nn::layout::{batch_to_positions, positions_to_batch};
-use crate::nn::{GroupNorm, LayerNorm, Linear, Mask, attention, geglu};
+use crate::nn::{GroupNorm, LayerNorm, Linear};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
-/// Epsilon of the group norm before a transformer: not the one of the residual layers (spec 8, point 2).
-const TRANSFORMER_NORM_EPS: f64 = 1e-6;
-/// Epsilon of PyTorch's layer norm.
-const LAYER_NORM_EPS: f64 = 1e-5;
 /// Heads of the temporal transformer right after the first convolution (spec 3).
 const FIRST_TRANSFORMER_HEADS: usize = 8;
-
-/// Multi-head attention. Source: spec 1.5.
-#[derive(Debug)]
-struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(weights: &Weights, width: usize, context_width: usize, heads: usize) -> Built<Self> {
-        Ok(Self {
-            to_q: weights.linear("to_q", width, width, false)?,
-            to_k: weights.linear("to_k", context_width, width, false)?,
-            to_v: weights.linear("to_v", context_width, width, false)?,
-            to_out: weights.linear("to_out.0", width, width, true)?,
-            heads,
-        })
-    }
-
-    /// Shape: `x [n, t, c]`, `context [n, u, d]`; returns `[n, t, c]`.
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (
-            self.to_q.forward(x)?,
-            self.to_k.forward(context)?,
-            self.to_v.forward(context)?,
-        );
-        self.to_out
-            .forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
-    }
-}
 
 /// `norm1, attn1, norm2, attn2, norm3, ff`, each with a residual connection. Source: spec 1.6.
 #[derive(Debug)]
@@ -56,8 +20,7 @@ struct BasicTransformerBlock {
     norms: [LayerNorm; 3],
     attn1: Attention,
     attn2: Attention,
-    ff_in: Linear,
-    ff_out: Linear,
+    ff: FeedForward,
 }
 
 impl BasicTransformerBlock {
@@ -68,7 +31,7 @@ impl BasicTransformerBlock {
         context_width: Option<usize>,
         heads: usize,
     ) -> Built<Self> {
-        let norm = |name: &str| weights.layer_norm(name, width, LAYER_NORM_EPS);
+        let norm = |name: &str| layer_norm(weights, name, width);
         Ok(Self {
             norms: [norm("norm1")?, norm("norm2")?, norm("norm3")?],
             attn1: Attention::new(&weights.pp("attn1"), width, width, heads)?,
@@ -78,8 +41,7 @@ impl BasicTransformerBlock {
                 context_width.unwrap_or(width),
                 heads,
             )?,
-            ff_in: weights.linear("ff.net.0.proj", width, 8 * width, true)?,
-            ff_out: weights.linear("ff.net.2", 4 * width, width, true)?,
+            ff: FeedForward::new(weights, width)?,
         })
     }
 
@@ -91,18 +53,11 @@ impl BasicTransformerBlock {
         let normed = norm2.forward(&x)?;
         let attended = match text {
             None => self.attn2.forward(&normed, &normed)?,
-            Some(text) => {
-                // Every query looks at the same words, so the frames of a clip are one long row of queries: the
-                // words are projected once a clip and not once a frame.
-                let (n, t, c) = normed.dims3()?;
-                let clips = text.dim(0)?;
-                let rows = normed.reshape((clips, n / clips * t, c))?;
-                self.attn2.forward(&rows, text)?.reshape((n, t, c))?
-            }
+            Some(text) => self.attn2.forward_shared(&normed, text)?,
         };
         let x = (x + attended)?;
-        let hidden = geglu(&self.ff_in.forward(&norm3.forward(&x)?)?)?;
-        x + self.ff_out.forward(&hidden)?
+        let hidden = self.ff.forward(&norm3.forward(&x)?)?;
+        x + hidden
     }
 }
 

@@ -1,0 +1,95 @@
+//! Named settings, and how typed flags stand over them.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, ValueEnum};
+
+use super::config::TransferConfig;
+use super::error::TrainError;
+use crate::methods::Method;
+
+/// Named settings; flags given beside a preset win over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// This program's own settings
+    Default,
+    /// The paper: signed residuals, 3 levels for 8 frames and 4 for 16, λg 0.4, λl 0.2, δ 0.05
+    Paper,
+    /// The authors' code: absolute residuals, 2 levels
+    SmaRepo,
+    /// MotionDirector as its authors train it on a single video, with the paper's spectral terms
+    MotionDirector,
+    /// Tune-A-Video as its authors train it, with the paper's spectral terms
+    TuneAVideo,
+    /// ControlVideo as its authors train it on edges, with the paper's spectral terms
+    ControlVideo,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 6] = [
+        Self::Default,
+        Self::Paper,
+        Self::SmaRepo,
+        Self::MotionDirector,
+        Self::TuneAVideo,
+        Self::ControlVideo,
+    ];
+
+    /// The settings that a method has where none are named: of those that begin with an image model.
+    #[must_use]
+    pub fn of(method: Method) -> Option<Self> {
+        match method {
+            Method::Vmc | Method::MotionDirector => None,
+            Method::TuneAVideo => Some(Self::TuneAVideo),
+            Method::ControlVideo => Some(Self::ControlVideo),
+        }
+    }
+
+    /// The preset's file.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Default => include_str!("../../assets/presets/default.toml"),
+            Self::Paper => include_str!("../../assets/presets/paper.toml"),
+            Self::SmaRepo => include_str!("../../assets/presets/sma-repo.toml"),
+            Self::MotionDirector => include_str!("../../assets/presets/motion-director.toml"),
+            Self::TuneAVideo => include_str!("../../assets/presets/tune-a-video.toml"),
+            Self::ControlVideo => include_str!("../../assets/presets/control-video.toml"),
+        }
+    }
+
+    /// The preset's settings; what its file does not name is the default.
+    ///
+    /// # Errors
+    /// When the file is not a valid settings table; a test reads each one.
+    pub fn config(self) -> Result<TransferConfig, TrainError> {
+        toml::from_str(self.text()).map_err(|error| TrainError::Setting(error.to_string()))
+    }
+}
+
+/// Flags that were typed, over the settings of a preset. Without one, a method that begins with an image model has those of
+/// its authors: the program's own are for other networks.
+///
+/// # Errors
+/// When the preset cannot be read or a value cannot be kept.
+pub fn explicit_over_preset(
+    typed: &TransferConfig,
+    matches: &ArgMatches,
+    preset: Option<Preset>,
+) -> Result<TransferConfig, TrainError> {
+    let Some(preset) = preset.or_else(|| Preset::of(typed.method)) else {
+        return Ok(typed.clone());
+    };
+    let as_table = |config: &TransferConfig| {
+        toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
+    };
+    let mut merged = as_table(&preset.config()?)?;
+    for (name, value) in as_table(typed)? {
+        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
+            merged.insert(name, value);
+        }
+    }
+    merged
+        .try_into()
+        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
+}
