@@ -19,6 +19,7 @@ mod checkpointing;
 mod cli;
 mod clips;
 mod common;
+mod cuda;
 mod durability;
 mod evaluate;
 mod gradients;

@@ -5,6 +5,7 @@ mod error;
 mod items;
 mod objective;
 mod optim;
+mod on_device;
 mod part;
 mod scale;
 mod state;
