@@ -3,7 +3,7 @@
 
 mod attention;
 mod convolution;
-mod emulator;
+pub mod emulator;
 mod norms;
 mod optimizer;
 mod pointwise;

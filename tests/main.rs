@@ -23,6 +23,8 @@ mod cuda;
 mod durability;
 mod evaluate;
 mod gradients;
+#[cfg(feature = "cuda")]
+mod gpu;
 #[cfg(feature = "gui")]
 mod gui;
 #[cfg(feature = "gui")]
