@@ -8,3 +8,4 @@ mod norms;
 mod optimizer;
 mod pointwise;
 mod spectral;
+mod strictness;

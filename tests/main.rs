@@ -22,9 +22,9 @@ mod common;
 mod cuda;
 mod durability;
 mod evaluate;
-mod gradients;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod gradients;
 #[cfg(feature = "gui")]
 mod gui;
 #[cfg(feature = "gui")]

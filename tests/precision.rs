@@ -134,7 +134,9 @@ fn forward_loss_and_first_gradients_are_near_those_of_f32() {
             half.gradients.keys().collect::<Vec<_>>(),
             whole.gradients.keys().collect::<Vec<_>>()
         );
-        println!("{method:?} {precision:?}: output {out:.1e}, loss {total:.1e}, gradients {all:.1e}");
+        println!(
+            "{method:?} {precision:?}: output {out:.1e}, loss {total:.1e}, gradients {all:.1e}"
+        );
     }
 }
 

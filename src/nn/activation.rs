@@ -2,10 +2,10 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::plan::ActivationKind;
-use super::{composed, cuda};
 use super::kernels::elementwise::{Activation, Geglu};
 use super::kernels::{apply1, is_cpu};
+use super::plan::ActivationKind;
+use super::{composed, cuda};
 
 /// `x * sigmoid(x)`, any shape.
 pub fn silu(x: &Tensor) -> Result<Tensor> {

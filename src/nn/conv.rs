@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
+use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
 use super::kernels::image::Geometry;
 use super::kernels::weight::{Direction, Weight};
 use super::kernels::{apply1, is_cpu};
-use super::cuda::{self, Prepared};
 use super::{composed, plan};
 
 /// Rows and columns of zeros added around an image.
@@ -150,7 +150,8 @@ impl Conv2d {
             );
         }
         let output = self.config.output_size((h, w), (kh, kw))?;
-        if let Some(packed) = self.packed.as_ref().filter(|_| cuda::is_ready(x)) {
+        let fits = kh * kw <= plan::Convolution::MOST_TAPS && cuda::is_ready(x);
+        if let Some(packed) = self.packed.as_ref().filter(|_| fits) {
             return self.on_gpu(x, packed, output);
         }
         if !is_cpu(x) {
@@ -201,7 +202,10 @@ impl Conv2d {
         let (columns, depth, kh, kw) = self.dims;
         let Conv2dConfig { stride, padding } = self.config;
         let bias = match &self.bias {
-            Some(bias) => Some(self.wide_bias.get(|| bias.to_dtype(plan::wide(x.dtype())))?),
+            Some(bias) => Some(
+                self.wide_bias
+                    .get(|| bias.to_dtype(plan::wide(x.dtype())))?,
+            ),
             None => None,
         };
         let weight = packed.to_dtype(x.dtype())?;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
 use super::kernels::trained::TrainedLinear;
 use super::kernels::weight::{Direction, Weight};
 use super::kernels::{apply1, compute_dtype, is_cpu};
-use super::cuda::{self, Prepared};
 use super::lora::Lora;
 use super::param::{Param, grad_enabled};
 use super::{composed, plan};

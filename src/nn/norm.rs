@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{D, DType, Result, Tensor};
 
 use super::conv::bias_numbers;
+use super::cuda::{self, Prepared};
 use super::kernels::group_norm::GroupNormOp;
 use super::kernels::layer_norm::LayerNormOp;
 use super::kernels::{apply1, is_cpu};
-use super::cuda::{self, Prepared};
 use super::{activation, composed, plan};
 
 /// Scale and shift of a norm, on their device and as numbers.

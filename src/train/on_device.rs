@@ -63,16 +63,27 @@ pub(super) fn update(
         let (Some(var), Some([first, second])) = (vars.get(name), optimizer.moments(name)) else {
             return Ok(None);
         };
-        if [grad, first, second].iter().any(|x| x.dtype() != DType::F32 || x.shape() != var.shape()) {
+        if [grad, first, second]
+            .iter()
+            .any(|x| x.dtype() != DType::F32 || x.shape() != var.shape())
+        {
             return Ok(None);
         }
-        let operands = [var.as_tensor().clone(), grad.contiguous()?, first.clone(), second.clone()];
+        let operands = [
+            var.as_tensor().clone(),
+            grad.contiguous()?,
+            first.clone(),
+            second.clone(),
+        ];
         together.push((name.clone(), operands));
     }
     let device = losses.device();
     let squares = Tensor::zeros(together.len() * PIECES, DType::F64, device)?;
     for (slot, (_, [_, grad, ..])) in together.iter().enumerate() {
-        cuda::run(&plan::gradient_squares(slot, grad.elem_count())?, &[grad, &squares])?;
+        cuda::run(
+            &plan::gradient_squares(slot, grad.elem_count())?,
+            &[grad, &squares],
+        )?;
     }
     let count = losses.elem_count();
     let plan = plan::update_scale(together.len(), count, rate.clip_norm)?;

@@ -135,9 +135,7 @@ impl AdamW {
                 ),
             };
             let denominator = second.sqrt()?.affine(1.0 / root_correction, eps)?;
-            let decayed = var
-                .as_detached_tensor()
-                .affine(decay, 0.0)?;
+            let decayed = var.as_detached_tensor().affine(decay, 0.0)?;
             var.set(&decayed.sub(&first.div(&denominator)?.affine(step_size, 0.0)?)?)?;
             self.moments.insert(name.clone(), Moments { first, second });
         }

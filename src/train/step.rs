@@ -220,7 +220,8 @@ impl Trainer {
         let (mut stats, learned) = if self.main.can_learn_unasked() {
             let rate = self.rate();
             let losses = stacked(&terms).map_err(TrainError::during("the forward pass"))?;
-            let (numbers, learned) = learn_and_read(&mut self.main, &terms.total, tape, rate, &losses)?;
+            let (numbers, learned) =
+                learn_and_read(&mut self.main, &terms.total, tape, rate, &losses)?;
             let stats = self.stats(&terms, &numbers, t);
             self.check_finite(&stats)?;
             (stats, learned)

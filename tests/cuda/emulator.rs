@@ -48,7 +48,10 @@ pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.len(), expected.len());
     let size = expected.iter().fold(1e-30f64, |a, x| a.max(x.abs()));
     let differences = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0f64, |a, d| if d.is_nan() { f64::INFINITY } else { a.max(d) }) / size
+    differences.fold(
+        0.0f64,
+        |a, d| if d.is_nan() { f64::INFINITY } else { a.max(d) },
+    ) / size
 }
 
 /// Fails unless `got` is within `limit` parts of the largest expected number.
@@ -71,7 +74,12 @@ pub fn reference(
     let leaves: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&leaves).unwrap();
     let weights = by_value(y.dims()).to_dtype(DType::F64).unwrap();
-    let grads = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let grads = (&y * weights)
+        .unwrap()
+        .sum_all()
+        .unwrap()
+        .backward()
+        .unwrap();
     let gradients = vars.iter().map(|v| grads.get(v).unwrap().clone()).collect();
     (y, gradients)
 }
@@ -106,11 +114,17 @@ fn run_in_order(plan: &Plan, inputs: &[&Tensor], order: u32) -> Vec<u8> {
     bytes.extend(sizes.map(|size| vec![0; size]));
     let mut launches = plan.launches.as_slice();
     while let Some(first) = launches.first() {
-        let together = launches.iter().take_while(|l| l.source == first.source).count();
+        let together = launches
+            .iter()
+            .take_while(|l| l.source == first.source)
+            .count();
         let request = request(&bytes, known, &launches[..together], (inputs.len(), order));
-        let mut answer = serve(&program(first.source), request).into_iter();
+        let answer = serve(&program(first.source), request);
+        let mut answer = answer.unwrap_or_else(|said| panic!("{said}")).into_iter();
         for buffer in &mut bytes {
-            buffer.iter_mut().for_each(|byte| *byte = answer.next().unwrap());
+            buffer
+                .iter_mut()
+                .for_each(|byte| *byte = answer.next().unwrap());
         }
         known = bytes.len();
         launches = &launches[together..];
@@ -174,7 +188,7 @@ fn request(
     out
 }
 
-fn serve(program: &Path, request: Vec<u8>) -> Vec<u8> {
+fn serve(program: &Path, request: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
     let mut child = Command::new(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -189,64 +203,103 @@ fn serve(program: &Path, request: Vec<u8>) -> Vec<u8> {
         .unwrap();
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    assert!(
-        output.status.success(),
-        "{} ended with {}: {}",
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "{} ended with {}: {said}",
         program.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output.stdout
+        output.status
+    ))
 }
 
-/// The program that holds the kernels of a source, compiled once.
+/// What becomes of one kernel of a text of one's own in both orders of threads: the bytes of all buffers, the input `x` first.
+pub fn run_text(text: &str, plan: &Plan, x: &[f32]) -> [std::result::Result<Vec<u8>, String>; 2] {
+    let headers = Source {
+        file: "strictness",
+        dtype: None,
+        head: None,
+        tokens: None,
+    }
+    .text();
+    let program = compile("strictness", &format!("{headers}\n{text}"));
+    let x: Vec<u8> = x.iter().flat_map(|n| n.to_le_bytes()).collect();
+    ORDERS.map(|order| {
+        let mut buffers = vec![x.clone()];
+        buffers.extend(
+            plan.buffers
+                .iter()
+                .map(|b| vec![0; b.len * b.dtype.size_in_bytes()]),
+        );
+        serve(&program, request(&buffers, 1, &plan.launches, (1, order)))
+    })
+}
+
+/// The program that holds the kernels of a source.
 fn program(source: Source) -> PathBuf {
-    type Programs = Mutex<HashMap<Source, Arc<OnceLock<PathBuf>>>>;
-    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     let source = Source {
         // All types at once, as far as a file does not grow large from its sizes.
         dtype: source.dtype.filter(|_| source.head.is_some()),
         ..source
     };
-    let programs = PROGRAMS.get_or_init(Programs::default);
-    let slot = {
-        let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.entry(source).or_default().clone()
-    };
-    slot.get_or_init(|| compile(source)).clone()
+    compile(source.file, &source.text())
 }
 
-fn compile(source: Source) -> PathBuf {
+/// The program of a text, compiled once.
+fn compile(name: &str, text: &str) -> PathBuf {
+    type Programs = Mutex<HashMap<PathBuf, Arc<OnceLock<()>>>>;
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     let emulator = include_str!("emulator.hpp");
-    let text = source.text();
     let mut hasher = DefaultHasher::new();
-    (emulator, &text, compiler()).hash(&mut hasher);
+    (emulator, text, compiler()).hash(&mut hasher);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
-    std::fs::create_dir_all(&folder).unwrap();
-    let program = folder.join(format!("{}-{:016x}", source.file, hasher.finish()));
-    if program.exists() {
-        return program;
-    }
-    let kernels = kernel_names(&text);
-    assert!(!kernels.is_empty(), "{} has no kernels", source.file);
-    let table: String = kernels
-        .iter()
-        .map(|name| format!("{{\"{name}\", [](u32 s, u32 o) {{ emulated::launch({name}, s, o); }}}},\n"))
-        .collect();
-    let main = format!("{emulator}\n{text}\nint main() {{ return emulated::serve({{\n{table}}}); }}\n");
-    let unfinished = program.with_extension(std::process::id().to_string());
-    run_compiler(
-        &["-std=c++17", "-O1", "-w", "-x", "c++", "-", "-o", &unfinished.to_string_lossy()],
-        &main,
-    );
-    std::fs::rename(&unfinished, &program).unwrap();
+    let program = folder.join(format!("{name}-{:016x}", hasher.finish()));
+    let made = {
+        let mut programs = PROGRAMS
+            .get_or_init(Programs::default)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        programs.entry(program.clone()).or_default().clone()
+    };
+    made.get_or_init(|| {
+        if program.exists() {
+            return;
+        }
+        std::fs::create_dir_all(&folder).unwrap();
+        let kernels = kernel_names(text);
+        assert!(!kernels.is_empty(), "{name} has no kernels");
+        let entry = |kernel: &String| {
+            format!("{{\"{kernel}\", [](u32 s, u32 o) {{ emulated::launch({kernel}, s, o); }}}},\n")
+        };
+        let table: String = kernels.iter().map(entry).collect();
+        let main = format!(
+            "{emulator}\n{text}\nint main() {{ return emulated::serve({{\n{table}}}); }}\n"
+        );
+        // Whole or absent, also where another process compiles the same.
+        let unfinished = program.with_extension(std::process::id().to_string());
+        let out = unfinished.to_string_lossy();
+        run_compiler(
+            &["-std=c++17", "-O1", "-w", "-x", "c++", "-", "-o", &out],
+            &main,
+        );
+        std::fs::rename(&unfinished, &program).unwrap();
+    });
     program
 }
 
 /// The kernels of a source, which its macros make.
 fn kernel_names(text: &str) -> Vec<String> {
     let expanded = run_compiler(
-        &["-E", "-P", "-x", "c++", "-D__global__=A_KERNEL", "-D__launch_bounds__(...)=", "-"],
+        &[
+            "-E",
+            "-P",
+            "-x",
+            "c++",
+            "-D__global__=A_KERNEL",
+            "-D__launch_bounds__(...)=",
+            "-",
+        ],
         text,
     );
     let after = expanded.split("A_KERNEL").skip(1);
@@ -296,10 +349,30 @@ fn compiler() -> &'static str {
 fn numbers(x: &Tensor) -> Vec<u8> {
     let x = x.flatten_all().unwrap();
     match x.dtype() {
-        DType::F64 => x.to_vec1::<f64>().unwrap().iter().flat_map(|n| n.to_le_bytes()).collect(),
-        DType::F32 => x.to_vec1::<f32>().unwrap().iter().flat_map(|n| n.to_le_bytes()).collect(),
-        DType::F16 => x.to_vec1::<f16>().unwrap().iter().flat_map(|n| n.to_le_bytes()).collect(),
-        DType::BF16 => x.to_vec1::<bf16>().unwrap().iter().flat_map(|n| n.to_le_bytes()).collect(),
+        DType::F64 => x
+            .to_vec1::<f64>()
+            .unwrap()
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect(),
+        DType::F32 => x
+            .to_vec1::<f32>()
+            .unwrap()
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect(),
+        DType::F16 => x
+            .to_vec1::<f16>()
+            .unwrap()
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect(),
+        DType::BF16 => x
+            .to_vec1::<bf16>()
+            .unwrap()
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect(),
         other => panic!("no kernel takes {other:?}"),
     }
 }

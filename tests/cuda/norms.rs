@@ -17,9 +17,19 @@ fn layer_norm_and_its_gradient() {
             let (y, dx) = reference(&[&x], |_| grad.clone(), |v| layer.forward(&v[0]));
             let what = format!("layer norm {rows}x{width} {dtype:?}");
             let plan = plan::layer_norm_forward(dtype, rows, width, 1e-5).unwrap();
-            assert_close(&what, &run(&plan, &[&x, &weight, &bias])[0], &y, tolerance(dtype));
+            assert_close(
+                &what,
+                &run(&plan, &[&x, &weight, &bias])[0],
+                &y,
+                tolerance(dtype),
+            );
             let plan = plan::layer_norm_backward(dtype, rows, width, 1e-5).unwrap();
-            assert_close(&what, &run(&plan, &[&x, &grad, &weight])[0], &dx[0], tolerance(dtype));
+            assert_close(
+                &what,
+                &run(&plan, &[&x, &grad, &weight])[0],
+                &dx[0],
+                tolerance(dtype),
+            );
         }
     }
 }
@@ -34,17 +44,35 @@ fn group_norm_with_and_without_silu_and_its_gradient() {
         (3, 1, 320, 32, false),
     ] {
         for dtype in TYPES {
-            let norm = GroupNormPlan { images, rows, channels, groups, eps: 1e-5, silu };
+            let norm = GroupNormPlan {
+                images,
+                rows,
+                channels,
+                groups,
+                eps: 1e-5,
+                silu,
+            };
             // Numbers far from zero: differences of large sums would show.
             let shape = [images, rows, channels];
-            let x = (random(1, &shape, DType::F64) + 3.0).unwrap().to_dtype(dtype).unwrap();
+            let x = (random(1, &shape, DType::F64) + 3.0)
+                .unwrap()
+                .to_dtype(dtype)
+                .unwrap();
             let grad = random(2, &shape, dtype);
             let [weight, bias] = [3, 4].map(|seed| random(seed, &[channels], plan::wide(dtype)));
             let f64s = [&weight, &bias].map(|x| x.to_dtype(DType::F64).unwrap());
             let layer = GroupNorm::new(&f64s[0], &f64s[1], groups, 1e-5).unwrap();
-            let (y, dx) = reference(&[&x], |_| grad.clone(), |v| {
-                if silu { layer.forward_silu(&v[0]) } else { layer.forward(&v[0]) }
-            });
+            let (y, dx) = reference(
+                &[&x],
+                |_| grad.clone(),
+                |v| {
+                    if silu {
+                        layer.forward_silu(&v[0])
+                    } else {
+                        layer.forward(&v[0])
+                    }
+                },
+            );
             let what = format!("group norm {shape:?} {dtype:?}");
             let plan = plan::group_norm_forward(dtype, &norm).unwrap();
             let forward = run(&plan, &[&x, &weight, &bias]);

@@ -24,7 +24,10 @@ fn scale(grads: [&Tensor; 2], losses: &[f64], max_norm: f64) -> (Vec<f64>, f64) 
     let losses = Tensor::new(losses, &Device::Cpu).unwrap();
     let plan = plan::update_scale(2, losses.elem_count(), max_norm).unwrap();
     let results = run(&plan, &[&squares, &losses]);
-    (results[0].to_vec1().unwrap(), results[1].to_vec1::<f64>().unwrap()[0])
+    (
+        results[0].to_vec1().unwrap(),
+        results[1].to_vec1::<f64>().unwrap()[0],
+    )
 }
 
 #[test]
@@ -41,7 +44,10 @@ fn gradients_are_clipped_by_their_common_norm() {
         let (squares, scale) = scale([a, b], &[0.5, 0.25], max_norm);
         for (square, expected) in squares.iter().zip(expected) {
             // f64 sums in another order.
-            assert!((square - expected).abs() <= 1e-12 * expected, "{square} {expected}");
+            assert!(
+                (square - expected).abs() <= 1e-12 * expected,
+                "{square} {expected}"
+            );
         }
         assert!((scale - factor).abs() <= 1e-12 * factor, "{scale} {factor}");
     }
@@ -55,7 +61,11 @@ fn what_is_not_finite_is_seen() {
         numbers[57] = bad;
         let bad_gradient = Tensor::new(numbers, &Device::Cpu).unwrap();
         assert!(scale([&good, &bad_gradient], &[1.0], 1.0).1.is_nan());
-        assert!(scale([&good, &good], &[1.0, f64::from(bad)], 0.0).1.is_nan());
+        assert!(
+            scale([&good, &good], &[1.0, f64::from(bad)], 0.0)
+                .1
+                .is_nan()
+        );
     }
     assert!(scale([&good, &good], &[1.0, 2.0], 0.0).1 == 1.0);
 }
@@ -89,6 +99,11 @@ fn adamw_moves_as_documented_and_stands_still_without_a_factor() {
     let nothing = Tensor::new(&[f64::NAN], &Device::Cpu).unwrap();
     let still = run(&plan, &[&weight, &grad, &first, &second, &nothing]);
     for (after, before) in [(0, &weight), (2, &first), (3, &second)] {
-        assert_close("a weight that should stand still", &still[after], before, 0.0);
+        assert_close(
+            "a weight that should stand still",
+            &still[after],
+            before,
+            0.0,
+        );
     }
 }

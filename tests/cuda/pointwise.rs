@@ -17,13 +17,20 @@ fn activations_and_their_gradients() {
         for dtype in TYPES {
             let x = random(1, &[count], dtype);
             let grad = random(2, &[count], dtype);
-            let (y, dx) = reference(&[&x], |_| grad.clone(), |v| match kind {
-                ActivationKind::Silu => nn::silu(&v[0]),
-                ActivationKind::Gelu => nn::gelu(&v[0]),
-                ActivationKind::QuickGelu => nn::quick_gelu(&v[0]),
-            });
+            let (y, dx) = reference(
+                &[&x],
+                |_| grad.clone(),
+                |v| match kind {
+                    ActivationKind::Silu => nn::silu(&v[0]),
+                    ActivationKind::Gelu => nn::gelu(&v[0]),
+                    ActivationKind::QuickGelu => nn::quick_gelu(&v[0]),
+                },
+            );
             let what = format!("{kind:?} {dtype:?}");
-            let forward = run(&plan::activation_forward(dtype, kind, count).unwrap(), &[&x]);
+            let forward = run(
+                &plan::activation_forward(dtype, kind, count).unwrap(),
+                &[&x],
+            );
             assert_close(&what, &forward[0], &y, tolerance(dtype));
             let plan = plan::activation_backward(dtype, kind, count).unwrap();
             let backward = run(&plan, &[&x, &grad]);
@@ -36,13 +43,21 @@ fn activations_and_their_gradients() {
 fn geglu_and_its_gradient() {
     for (rows, width) in [(19, 24), (7, 13)] {
         for dtype in TYPES {
-            let (x, grad) = (random(1, &[rows, 2 * width], dtype), random(2, &[rows, width], dtype));
+            let (x, grad) = (
+                random(1, &[rows, 2 * width], dtype),
+                random(2, &[rows, width], dtype),
+            );
             let (y, dx) = reference(&[&x], |_| grad.clone(), |v| nn::geglu(&v[0]));
             let what = format!("geglu {rows}x{width} {dtype:?}");
             let forward = run(&plan::geglu_forward(dtype, rows, width).unwrap(), &[&x]);
             assert_close(&what, &forward[0], &y, tolerance(dtype));
             let plan = plan::geglu_backward(dtype, rows, width).unwrap();
-            assert_close(&what, &run(&plan, &[&x, &grad])[0], &dx[0], tolerance(dtype));
+            assert_close(
+                &what,
+                &run(&plan, &[&x, &grad])[0],
+                &dx[0],
+                tolerance(dtype),
+            );
         }
     }
 }
@@ -51,11 +66,19 @@ fn geglu_and_its_gradient() {
 fn a_bias_is_added_in_place() {
     for (rows, width) in [(19, 24), (7, 13)] {
         for dtype in TYPES {
-            let (y, bias) = (random(1, &[rows, width], dtype), random(2, &[width], plan::wide(dtype)));
+            let (y, bias) = (
+                random(1, &[rows, width], dtype),
+                random(2, &[width], plan::wide(dtype)),
+            );
             let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
             let expected = wide(&y).broadcast_add(&wide(&bias)).unwrap();
             let results = run(&plan::add_bias(dtype, rows, width).unwrap(), &[&y, &bias]);
-            assert_close(&format!("bias {dtype:?}"), &results[0], &expected, tolerance(dtype));
+            assert_close(
+                &format!("bias {dtype:?}"),
+                &results[0],
+                &expected,
+                tolerance(dtype),
+            );
         }
     }
 }
@@ -63,14 +86,25 @@ fn a_bias_is_added_in_place() {
 #[test]
 fn resizing_and_its_gradient() {
     // Up, down, and both at once; channels in pieces of 16 bytes and not.
-    for (from, to, channels) in [((12, 20), (24, 40), 8), ((5, 7), (9, 3), 3), ((23, 40), (45, 80), 4)] {
-        let resizing = Resizing { images: 2, from, to, channels };
+    for (from, to, channels) in [
+        ((12, 20), (24, 40), 8),
+        ((5, 7), (9, 3), 3),
+        ((23, 40), (45, 80), 4),
+    ] {
+        let resizing = Resizing {
+            images: 2,
+            from,
+            to,
+            channels,
+        };
         for dtype in [DType::F64, DType::BF16] {
             let x = random(1, &[2, from.0, from.1, channels], dtype);
             let grad = random(2, &[2, to.0, to.1, channels], dtype);
-            let (y, dx) = reference(&[&x], |_| grad.clone(), |v| {
-                nn::upsample_nearest(&v[0], to.0, to.1)
-            });
+            let (y, dx) = reference(
+                &[&x],
+                |_| grad.clone(),
+                |v| nn::upsample_nearest(&v[0], to.0, to.1),
+            );
             let what = format!("{from:?} to {to:?} {dtype:?}");
             let forward = run(&plan::nearest_forward(dtype, resizing).unwrap(), &[&x]);
             assert_close(&what, &forward[0], &y, 0.0);
@@ -98,6 +132,11 @@ fn dropout_masks_are_those_of_the_noise_stream() {
         let x = random(1, &[count], dtype);
         let kept = (x.to_dtype(DType::F64).unwrap() * mask.to_dtype(DType::F64).unwrap()).unwrap();
         let results = run(&plan::dropout(dtype, dropping, count).unwrap(), &[&x]);
-        assert_close("dropout", &results[0], &(kept / p).unwrap(), tolerance(dtype));
+        assert_close(
+            "dropout",
+            &results[0],
+            &(kept / p).unwrap(),
+            tolerance(dtype),
+        );
     }
 }

@@ -22,7 +22,12 @@ fn limit(dtype: DType) -> f64 {
 }
 
 fn size([b, c, frames, h, w]: [usize; 5], residual: Residual) -> ClipSize {
-    ClipSize { planes: b * c, frames, size: (h, w), absolute: residual == Residual::Abs }
+    ClipSize {
+        planes: b * c,
+        frames,
+        size: (h, w),
+        absolute: residual == Residual::Abs,
+    }
 }
 
 fn clips(shape: [usize; 5], dtype: DType) -> [Tensor; 2] {
@@ -39,14 +44,24 @@ fn wavelet_bands_and_their_gradient() {
         for residual in RESIDUALS {
             for dtype in [DType::F64, DType::F32] {
                 let [v0, v0hat] = clips(shape, dtype);
-                let config = MotionLossConfig { levels, residual, ..MotionLossConfig::default() };
+                let config = MotionLossConfig {
+                    levels,
+                    residual,
+                    ..MotionLossConfig::default()
+                };
                 let host = loss(&config, shape);
                 let by_means = random(3, &[levels + 1], dtype);
                 let clip = v0.to_dtype(DType::F64).unwrap();
-                let (means, gradients) = reference(&[&v0hat], |_| by_means.clone(), |x| {
-                    let terms = host.global(&clip, &x[0]).map_err(candle_core::Error::from)?;
-                    Tensor::stack(&terms.bands, 0)
-                });
+                let (means, gradients) = reference(
+                    &[&v0hat],
+                    |_| by_means.clone(),
+                    |x| {
+                        let terms = host
+                            .global(&clip, &x[0])
+                            .map_err(candle_core::Error::from)?;
+                        Tensor::stack(&terms.bands, 0)
+                    },
+                );
                 let what = format!("{shape:?} {levels} levels {residual:?} {dtype:?}");
                 let size = size(shape, residual);
                 let plan = plan::global_forward(dtype, &size, levels).unwrap();
@@ -62,7 +77,14 @@ fn wavelet_bands_and_their_gradient() {
 /// The tables of a plan, made here from the published formulas: `cos, sin`, and the weight folded onto half a spectrum.
 fn tables(config: &MotionLossConfig, (h, w): (usize, usize)) -> [Tensor; 4] {
     use spectral_motion::spectral::plain::{frequency_weight, ifftshift, is_self_conjugate};
-    let weight = frequency_weight(h, w, config.delta, config.base, config.cutoff, config.zero_border);
+    let weight = frequency_weight(
+        h,
+        w,
+        config.delta,
+        config.base,
+        config.cutoff,
+        config.zero_border,
+    );
     let native = ifftshift(&weight, h, w);
     let turns = |n: usize| -> Tensor {
         let angles = (0..n).map(|i| std::f64::consts::TAU * i as f64 / n as f64);
@@ -74,7 +96,11 @@ fn tables(config: &MotionLossConfig, (h, w): (usize, usize)) -> [Tensor; 4] {
         for k in 0..h {
             let (own, mirror) = (native[k * w + l], native[(h - k) % h * w + (w - l) % w]);
             folded.push(if (w - l) % w == l { own } else { own + mirror });
-            mask.push(if is_self_conjugate(k, l, h, w) { 0.0 } else { 1.0f64 });
+            mask.push(if is_self_conjugate(k, l, h, w) {
+                0.0
+            } else {
+                1.0f64
+            });
         }
     }
     let tensor = |x: Vec<f64>| Tensor::new(x, &Device::Cpu).unwrap();
@@ -87,16 +113,28 @@ fn fourier_terms_and_their_gradient() {
         for (residual, phase_wrap) in [(Residual::Abs, false), (Residual::Signed, true)] {
             for dtype in [DType::F64, DType::F32] {
                 let [v0, v0hat] = clips(shape, dtype);
-                let config = MotionLossConfig { residual, phase_wrap, ..MotionLossConfig::default() };
+                let config = MotionLossConfig {
+                    residual,
+                    phase_wrap,
+                    ..MotionLossConfig::default()
+                };
                 let host = loss(&config, shape);
                 let by_terms = random(3, &[2], dtype);
                 let clip = v0.to_dtype(DType::F64).unwrap();
-                let (terms, gradients) = reference(&[&v0hat], |_| by_terms.clone(), |x| {
-                    let terms = host.local(&clip, &x[0]).map_err(candle_core::Error::from)?;
-                    Tensor::stack(&[terms.amplitude, terms.phase], 0)
-                });
+                let (terms, gradients) = reference(
+                    &[&v0hat],
+                    |_| by_terms.clone(),
+                    |x| {
+                        let terms = host.local(&clip, &x[0]).map_err(candle_core::Error::from)?;
+                        Tensor::stack(&[terms.amplitude, terms.phase], 0)
+                    },
+                );
                 let what = format!("{shape:?} {residual:?} {dtype:?}");
-                let local = LocalPlanSize { clip: size(shape, residual), amplitude_scale: 1.0, wrap: phase_wrap };
+                let local = LocalPlanSize {
+                    clip: size(shape, residual),
+                    amplitude_scale: 1.0,
+                    wrap: phase_wrap,
+                };
                 let [rows, columns, weight, mask] = tables(&config, (shape[3], shape[4]));
                 let plan = plan::local_forward(dtype, &local).unwrap();
                 let forward = run(&plan, &[&v0hat, &v0, &rows, &columns, &weight, &mask]);
@@ -118,16 +156,28 @@ fn cosines_and_their_gradient() {
             (Residual::Signed, CosineAxis::Frame),
             (Residual::Abs, CosineAxis::Pixel),
         ] {
-            let dtype = if axis == CosineAxis::Frame { DType::F32 } else { DType::F64 };
+            let dtype = if axis == CosineAxis::Frame {
+                DType::F32
+            } else {
+                DType::F64
+            };
             let [target, estimate] = clips(shape, dtype);
             let by_value = random(3, &[1], dtype);
             let wide = target.to_dtype(DType::F64).unwrap();
-            let (value, gradients) = reference(&[&estimate], |_| by_value.reshape(()).unwrap(), |x| {
-                SpectralLoss::cosine_alignment(&x[0], &wide, residual, axis).map_err(candle_core::Error::from)
-            });
+            let (value, gradients) = reference(
+                &[&estimate],
+                |_| by_value.reshape(()).unwrap(),
+                |x| {
+                    SpectralLoss::cosine_alignment(&x[0], &wide, residual, axis)
+                        .map_err(candle_core::Error::from)
+                },
+            );
             let cosine = cosine_size(shape, residual, axis);
             let what = format!("{cosine:?} {dtype:?}");
-            let forward = run(&plan::cosine_forward(dtype, &cosine).unwrap(), &[&estimate, &target]);
+            let forward = run(
+                &plan::cosine_forward(dtype, &cosine).unwrap(),
+                &[&estimate, &target],
+            );
             assert_close(&what, &forward[0], &value, limit(dtype));
             let plan = plan::cosine_backward(dtype, &cosine).unwrap();
             let slope = run(&plan, &[&estimate, &target, &forward[1], &by_value]);
@@ -136,7 +186,11 @@ fn cosines_and_their_gradient() {
     }
 }
 
-fn cosine_size([clips, channels, frames, h, w]: [usize; 5], residual: Residual, axis: CosineAxis) -> CosineAlong {
+fn cosine_size(
+    [clips, channels, frames, h, w]: [usize; 5],
+    residual: Residual,
+    axis: CosineAxis,
+) -> CosineAlong {
     CosineAlong {
         clips,
         channels,
@@ -163,7 +217,11 @@ fn check_differences(x: &Tensor, value: impl Fn(&Tensor) -> f64, gradient: &Tens
         let difference = (at(STEP) - at(-STEP)) / (2.0 * STEP);
         // Third derivatives times the step squared, and rounding over the step: 1e-8 of the largest; the rest is room.
         let off = (difference - gradient[place]).abs();
-        assert!(off <= 1e-6 * largest, "place {place}: {difference} and {}", gradient[place]);
+        assert!(
+            off <= 1e-6 * largest,
+            "place {place}: {difference} and {}",
+            gradient[place]
+        );
     }
 }
 
@@ -173,7 +231,13 @@ fn gradients_are_those_of_the_kernels_own_values() {
     let [v0, v0hat] = clips(shape, DType::F64);
     let one = Tensor::new(&[1f64], &Device::Cpu).unwrap();
     let clip = size(shape, Residual::Abs);
-    let first = |plan: &Plan, inputs: &[&Tensor]| run(plan, inputs)[0].to_vec1::<f64>().unwrap().iter().sum::<f64>();
+    let first = |plan: &Plan, inputs: &[&Tensor]| {
+        run(plan, inputs)[0]
+            .to_vec1::<f64>()
+            .unwrap()
+            .iter()
+            .sum::<f64>()
+    };
 
     let forward = plan::global_forward(DType::F64, &clip, 2).unwrap();
     let ones = Tensor::new(&[1f64; 3], &Device::Cpu).unwrap();
@@ -181,7 +245,11 @@ fn gradients_are_those_of_the_kernels_own_values() {
     let slope = run(&backward, &[&v0hat, &v0, &ones]);
     check_differences(&v0hat, |x| first(&forward, &[x, &v0]), &slope[0]);
 
-    let local = LocalPlanSize { clip, amplitude_scale: 0.5, wrap: false };
+    let local = LocalPlanSize {
+        clip,
+        amplitude_scale: 0.5,
+        wrap: false,
+    };
     let [rows, columns, weight, mask] = tables(&MotionLossConfig::default(), (5, 6));
     let forward = plan::local_forward(DType::F64, &local).unwrap();
     let given = |x: &Tensor| first(&forward, &[x, &v0, &rows, &columns, &weight, &mask]);

@@ -1,14 +1,23 @@
 //! Carrying out plans: compiling kernels when they are first needed, and launching them on candle's stream.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as blas};
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUfunction_attribute, CUmemPool_attribute, CUresult, cuDeviceGetDefaultMemPool,
+    cuMemPoolSetAttribute,
+};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
+    PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::{
+    CompileError, CompileOptions, Ptx, compile_ptx_with_opts,
+};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor};
 use half::{bf16, f16};
@@ -29,8 +38,30 @@ pub fn is_capable(device: &CudaDevice) -> bool {
     *known.entry(device.id()).or_insert_with(|| {
         let stream = device.cuda_stream();
         let capability = stream.context().compute_capability();
-        capability.is_ok_and(|capability| capability >= LEAST_CAPABILITY)
+        let capable = capability.is_ok_and(|capability| capability >= LEAST_CAPABILITY);
+        if capable {
+            keep_freed_memory(stream.context());
+        }
+        capable
     })
+}
+
+/// Lets the driver keep freed memory for the next step instead of unmapping it whenever the host waits. Where a driver cannot,
+/// it is only slower.
+#[expect(
+    unsafe_code,
+    reason = "a setting of the driver's memory pool that cudarc does not wrap"
+)]
+fn keep_freed_memory(context: &CudaContext) {
+    let mut pool = std::ptr::null_mut();
+    let mut all = u64::MAX;
+    let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: both calls read and write the variables above only; the pool is the device's own and lives as long as it.
+    unsafe {
+        if cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) == CUresult::CUDA_SUCCESS {
+            let _ = cuMemPoolSetAttribute(pool, threshold, (&raw mut all).cast());
+        }
+    }
 }
 
 /// The buffers of a plan that is given these inputs, contiguous and each beginning at a multiple of 16 bytes.
@@ -50,7 +81,10 @@ pub fn execute(plan: &Plan, inputs: &[(&CudaStorage, &Layout)]) -> Result<Vec<Cu
     Ok(buffers)
 }
 
-#[expect(unsafe_code, reason = "memory that the plan's launches fill before anything reads it")]
+#[expect(
+    unsafe_code,
+    reason = "memory that the plan's launches fill before anything reads it"
+)]
 fn allocate(device: &CudaDevice, buffer: Buffer) -> Result<CudaStorage> {
     fn typed<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(
         device: &CudaDevice,
@@ -85,13 +119,7 @@ fn launch(
     inputs: &[(&CudaStorage, &Layout)],
     buffers: &[CudaStorage],
 ) -> Result<()> {
-    let text = compiled(launch.source)?;
-    let module = format!("{:?}", launch.source);
-    let function = device.get_or_load_custom_func(&launch.kernel, &module, &text)?;
-    if launch.shared > USUAL_SHARED {
-        let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function.set_attribute(most, launch.shared as i32).w()?;
-    }
+    let function = function(device, launch)?;
     let stream = device.cuda_stream();
     let mut values = Vec::with_capacity(launch.args.len());
     for arg in &launch.args {
@@ -110,7 +138,7 @@ fn launch(
             Arg::F64(n) => Value::F64(n),
         });
     }
-    let mut builder = function.builder();
+    let mut builder = stream.launch_builder(&function);
     for value in &values {
         match value {
             Value::Pointer(n) | Value::U64(n) => builder.arg(n),
@@ -129,6 +157,45 @@ fn launch(
     // for every plan. All memory was allocated on this stream or is waited for by `address`.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
+}
+
+/// The kernel of a launch on this device, loaded once.
+fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
+    struct Loaded {
+        module: Arc<CudaModule>,
+        functions: HashMap<String, CudaFunction>,
+    }
+    static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Source), Loaded>>> =
+        LazyLock::new(Mutex::default);
+    let key = (device.id(), launch.source);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known()
+        .get(&key)
+        .and_then(|loaded| loaded.functions.get(&launch.kernel))
+    {
+        return Ok(found.clone());
+    }
+    let text = compiled(launch.source)?;
+    let mut known = known();
+    let loaded = match known.entry(key) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(place) => {
+            let ptx = Ptx::from_src(text.as_str());
+            let module = device.cuda_stream().context().load_module(ptx).w()?;
+            let functions = HashMap::new();
+            place.insert(Loaded { module, functions })
+        }
+    };
+    let function = loaded.module.load_function(&launch.kernel).w()?;
+    if launch.shared > USUAL_SHARED {
+        // A kernel of one source always asks for the same amount.
+        let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(most, launch.shared as i32).w()?;
+    }
+    loaded
+        .functions
+        .insert(launch.kernel.clone(), function.clone());
+    Ok(function)
 }
 
 /// Where a tensor begins on the device. The stream waits for whoever writes it.
@@ -173,12 +240,18 @@ fn compiled(source: Source) -> Result<Arc<String>> {
     });
     match made {
         Ok(text) => Ok(text.clone()),
-        Err(said) => candle_core::bail!("the GPU kernels of {} could not be compiled: {said}", source.file),
+        Err(said) => candle_core::bail!(
+            "the GPU kernels of {} could not be compiled: {said}",
+            source.file
+        ),
     }
 }
 
 /// `gradᵀ x` for `grad [rows, o]` and `x [rows, i]`, summed and kept in f32 (f64 for f64): `[o, i]`.
-#[expect(unsafe_code, reason = "a product that candle does not offer: 16-bit factors, a 32-bit result")]
+#[expect(
+    unsafe_code,
+    reason = "a product that candle does not offer: 16-bit factors, a 32-bit result"
+)]
 pub fn weight_gradient(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
     let ((rows, out), inp) = (grad.dims2()?, x.dim(1)?);
     let shape = Shape::from((out, inp));
@@ -203,7 +276,13 @@ pub fn weight_gradient(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
         ),
     };
     let device = x.device();
-    let result = allocate(device, Buffer { dtype: wide, len: out * inp })?;
+    let result = allocate(
+        device,
+        Buffer {
+            dtype: wide,
+            len: out * inp,
+        },
+    )?;
     let stream = device.cuda_stream();
     let (one, zero) = ((1f32, 1f64), (0f32, 0f64));
     let (alpha, beta) = if wide == DType::F64 {

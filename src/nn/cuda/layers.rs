@@ -41,7 +41,12 @@ pub fn upsample_nearest(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
     let backward = plan::nearest_backward(x.dtype(), resizing)?;
     let planned = Planned {
         given: vec![Given::Gradient],
-        ..Planned::new("upsample nearest", &[images, to.0, to.1, channels], forward, backward)
+        ..Planned::new(
+            "upsample nearest",
+            &[images, to.0, to.1, channels],
+            forward,
+            backward,
+        )
     };
     planned.apply1(x)
 }
@@ -123,11 +128,7 @@ pub fn convolution(
 }
 
 /// Attention, or none where the kernels do not take its sizes.
-pub fn attention(
-    [q, k, v]: [&Tensor; 3],
-    heads: usize,
-    mask: Mask,
-) -> Result<Option<Tensor>> {
+pub fn attention([q, k, v]: [&Tensor; 3], heads: usize, mask: Mask) -> Result<Option<Tensor>> {
     let (n, queries, width) = q.dims3()?;
     let attention = AttentionPlan {
         n,

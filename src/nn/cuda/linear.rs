@@ -39,7 +39,13 @@ fn product(
     if let Some(bias) = bias {
         let plan: Plan = plan::add_bias(y.dtype(), rows, out)?;
         let (bias, bias_layout) = bias.storage_and_layout();
-        execute::execute(&plan, &[(&y, &Layout::contiguous((rows, out))), (cuda(&bias)?, bias_layout)])?;
+        execute::execute(
+            &plan,
+            &[
+                (&y, &Layout::contiguous((rows, out))),
+                (cuda(&bias)?, bias_layout),
+            ],
+        )?;
     }
     Ok((y, shape.into()))
 }
@@ -57,12 +63,18 @@ impl CustomOp1 for FrozenLinear {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Err(Error::Msg("linear: a GPU layer was given a tensor in main memory".to_owned()))
+        Err(Error::Msg(
+            "linear: a GPU layer was given a tensor in main memory".to_owned(),
+        ))
     }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (weight, weight_layout) = self.weight.storage_and_layout();
-        product((x, layout), (cuda(&weight)?, weight_layout), self.bias.as_ref())
+        product(
+            (x, layout),
+            (cuda(&weight)?, weight_layout),
+            self.bias.as_ref(),
+        )
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -95,7 +107,9 @@ impl CustomOp2 for TrainedLinear {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Err(Error::Msg("linear: a GPU layer was given a tensor in main memory".to_owned()))
+        Err(Error::Msg(
+            "linear: a GPU layer was given a tensor in main memory".to_owned(),
+        ))
     }
 
     fn cuda_fwd(
@@ -122,7 +136,11 @@ impl CustomOp2 for TrainedLinear {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (out, width) = weight.dims2()?;
         let dx = if self.wanted[0] {
-            Some(input_gradient(x, &weight.detach().to_dtype(x.dtype())?, grad)?)
+            Some(input_gradient(
+                x,
+                &weight.detach().to_dtype(x.dtype())?,
+                grad,
+            )?)
         } else {
             None
         };

@@ -24,7 +24,10 @@ use candle_core::{DType, Device, Tensor};
 
 /// Whether our kernels run on tensors of this device and type.
 pub(crate) fn is_ready(x: &Tensor) -> bool {
-    let stored = matches!(x.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16);
+    let stored = matches!(
+        x.dtype(),
+        DType::F64 | DType::F32 | DType::F16 | DType::BF16
+    );
     stored && is_capable(x.device())
 }
 

@@ -103,8 +103,13 @@ impl Planned {
         Ok((result, self.shape.clone().into()))
     }
 
-    fn back(&self, arguments: &[&Tensor], result: &Tensor, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let grad = ready(grad)?;
+    fn back(
+        &self,
+        arguments: &[&Tensor],
+        result: &Tensor,
+        grad: &Tensor,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let grad = aligned(&grad.detach())?;
         let kept = self.kept.get().map_or(&[][..], Vec::as_slice);
         let tensors = self.given.iter().map(|given| match given {
             Given::Argument(i) => arguments.get(*i).copied(),
@@ -120,9 +125,9 @@ impl Planned {
             .given
             .iter()
             .map(|given| match given {
-                Given::Kept(i) => Layout::contiguous(
-                    self.forward.buffers.get(*i).map_or(0, |buffer| buffer.len),
-                ),
+                Given::Kept(i) => {
+                    Layout::contiguous(self.forward.buffers.get(*i).map_or(0, |buffer| buffer.len))
+                }
                 _ => Layout::contiguous(0),
             })
             .collect();
@@ -135,13 +140,11 @@ impl Planned {
             });
         }
         let results = execute::execute(&self.backward, &inputs)?;
-        let gradients = results
-            .into_iter()
-            .zip(arguments)
-            .zip(self.wanted)
-            .map(|((gradient, argument), wanted)| {
+        let gradients = results.into_iter().zip(arguments).zip(self.wanted).map(
+            |((gradient, argument), wanted)| {
                 wanted.then(|| tensor(gradient, argument.shape().clone()))
-            });
+            },
+        );
         Ok(gradients.collect())
     }
 }
@@ -178,7 +181,11 @@ pub(super) fn cuda(storage: &Storage) -> Result<&CudaStorage> {
 
 /// The tensor as kernels take it: contiguous, and recorded only where gradients are wanted.
 pub(super) fn ready(x: &Tensor) -> Result<Tensor> {
-    aligned(&if grad_enabled() { x.clone() } else { x.detach() })
+    aligned(&if grad_enabled() {
+        x.clone()
+    } else {
+        x.detach()
+    })
 }
 
 /// Contiguous, and beginning at a multiple of 16 bytes, which a part of another tensor need not.
@@ -192,7 +199,9 @@ fn aligned(x: &Tensor) -> Result<Tensor> {
 }
 
 fn no_cpu(name: &'static str) -> Error {
-    Error::Msg(format!("{name}: a GPU kernel was given tensors in main memory"))
+    Error::Msg(format!(
+        "{name}: a GPU kernel was given tensors in main memory"
+    ))
 }
 
 impl CustomOp1 for Planned {
@@ -259,7 +268,9 @@ impl CustomOp3 for Planned {
 /// Shared constants are cheap to capture.
 impl std::fmt::Debug for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Planned").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Planned")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -273,7 +284,7 @@ impl Prepared {
         if let Some(tensor) = self.0.get() {
             return Ok(tensor.clone());
         }
-        let made = make()?.detach();
+        let made = aligned(&make()?.detach())?;
         Ok(self.0.get_or_init(|| made).clone())
     }
 }

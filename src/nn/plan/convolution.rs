@@ -13,7 +13,7 @@ pub struct Convolution {
     pub input: (usize, usize),
     /// `(h, w)` of what is written.
     pub output: (usize, usize),
-    /// `(kh, kw)`; at most 32 places.
+    /// `(kh, kw)`; at most [`Convolution::MOST_TAPS`] places.
     pub kernel: (usize, usize),
     /// Distance between the places of the kernel.
     pub stride: usize,
@@ -28,6 +28,9 @@ pub struct Convolution {
 }
 
 impl Convolution {
+    /// Most places of a kernel.
+    pub const MOST_TAPS: usize = 32;
+
     /// The gradient with respect to the input of this convolution.
     #[must_use]
     pub fn reversed(self) -> Self {
@@ -54,7 +57,7 @@ const STAGES: usize = 3;
 /// When a kernel cannot hold the sizes.
 pub fn convolution(dtype: DType, convolution: &Convolution, has_bias: bool) -> Result<Plan> {
     let taps = convolution.kernel.0 * convolution.kernel.1;
-    if taps > 32 {
+    if taps > Convolution::MOST_TAPS {
         candle_core::bail!(
             "a kernel of {:?} has more than the 32 places a GPU kernel takes",
             convolution.kernel

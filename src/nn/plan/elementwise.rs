@@ -23,7 +23,12 @@ pub enum ActivationKind {
 pub fn activation_forward(dtype: DType, kind: ActivationKind, count: usize) -> Result<Plan> {
     let mut plan = Plan::default();
     let y = plan.buffer(dtype, count);
-    activation(plan, "activation_forward", (dtype, kind, count), vec![Arg::Input(0), y])
+    activation(
+        plan,
+        "activation_forward",
+        (dtype, kind, count),
+        vec![Arg::Input(0), y],
+    )
 }
 
 /// Inputs `x` and the gradient of `f(x)`; result the gradient of `x`.
@@ -46,7 +51,12 @@ fn activation(
     let (packed, size) = pack(dtype, count);
     let runs = word(count / size)?;
     args.extend([Arg::I32(kind as i32), flag(packed), Arg::U32(runs)]);
-    plan.launch(Source::of("elementwise", dtype)?, kernel, Shape::spread(runs), args);
+    plan.launch(
+        Source::of("elementwise", dtype)?,
+        kernel,
+        Shape::spread(runs),
+        args,
+    );
     Ok(plan)
 }
 
@@ -57,7 +67,12 @@ fn activation(
 pub fn geglu_forward(dtype: DType, rows: usize, width: usize) -> Result<Plan> {
     let mut plan = Plan::default();
     let y = plan.buffer(dtype, rows * width);
-    by_width(plan, "geglu_forward", (dtype, rows, width), vec![Arg::Input(0), y])
+    by_width(
+        plan,
+        "geglu_forward",
+        (dtype, rows, width),
+        vec![Arg::Input(0), y],
+    )
 }
 
 /// Inputs `[rows, 2 width]` and the gradient `[rows, width]`; result `[rows, 2 width]`.
@@ -89,7 +104,12 @@ fn by_width(
     let (packed, size) = pack(dtype, width);
     let runs = word(rows * width / size)?;
     args.extend([flag(packed), Arg::U32(word(width / size)?), Arg::U32(runs)]);
-    plan.launch(Source::of("elementwise", dtype)?, kernel, Shape::spread(runs), args);
+    plan.launch(
+        Source::of("elementwise", dtype)?,
+        kernel,
+        Shape::spread(runs),
+        args,
+    );
     Ok(plan)
 }
 
@@ -117,8 +137,17 @@ impl Resizing {
         for side in [self.from.0, self.from.1, self.to.0, self.to.1] {
             args.push(Arg::U32(word(side)?));
         }
-        args.extend([flag(packed), Arg::U32(word(self.channels / size)?), Arg::U32(runs)]);
-        plan.launch(Source::of("resize", dtype)?, kernel, Shape::spread(runs), args);
+        args.extend([
+            flag(packed),
+            Arg::U32(word(self.channels / size)?),
+            Arg::U32(runs),
+        ]);
+        plan.launch(
+            Source::of("resize", dtype)?,
+            kernel,
+            Shape::spread(runs),
+            args,
+        );
         Ok(plan)
     }
 }
@@ -175,6 +204,11 @@ pub fn dropout(dtype: DType, dropping: Dropping, count: usize) -> Result<Plan> {
         Arg::U64(count as u64),
     ];
     let blocks = word(count.div_ceil(4))?;
-    plan.launch(Source::of("random", dtype)?, "dropout", Shape::spread(blocks), args);
+    plan.launch(
+        Source::of("random", dtype)?,
+        "dropout",
+        Shape::spread(blocks),
+        args,
+    );
     Ok(plan)
 }

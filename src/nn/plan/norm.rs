@@ -119,7 +119,14 @@ pub fn group_norm_forward(dtype: DType, norm: &GroupNormPlan) -> Result<Plan> {
         source,
         "group_norm_moments",
         norm.pieces_shape((norm.channels + norm.groups) * size)?,
-        vec![Arg::Input(0), moments, rows, channels, group_count, piece_rows],
+        vec![
+            Arg::Input(0),
+            moments,
+            rows,
+            channels,
+            group_count,
+            piece_rows,
+        ],
     );
     let wide_group = int(norm.channels / norm.groups)?;
     plan.launch(

@@ -18,7 +18,12 @@ pub fn gradient_squares(slot: usize, count: usize) -> Result<Plan> {
         threads: THREADS,
         shared: THREADS / 32 * 8,
     };
-    let args = vec![Arg::Input(0), Arg::Input(1), int(slot)?, Arg::U64(count as u64)];
+    let args = vec![
+        Arg::Input(0),
+        Arg::Input(1),
+        int(slot)?,
+        Arg::U64(count as u64),
+    ];
     plan.launch(Source::plain("optimizer"), "gradient_squares", shape, args);
     Ok(plan)
 }

@@ -93,7 +93,15 @@ pub fn global_forward(dtype: DType, clip: &ClipSize, levels: usize) -> Result<Pl
         flag(clip.absolute),
     ];
     plan.launch(source, "global_sums", shape, sums);
-    let args = vec![partial, means, int(blocks)?, planes, frames, positions, levels];
+    let args = vec![
+        partial,
+        means,
+        int(blocks)?,
+        planes,
+        frames,
+        positions,
+        levels,
+    ];
     plan.launch(source, "global_means", ONE_BLOCK, args);
     Ok(plan)
 }
@@ -117,7 +125,12 @@ pub fn global_backward(dtype: DType, clip: &ClipSize, levels: usize) -> Result<P
         flag(clip.absolute),
     ];
     let shape = Shape::spread(word(clip.planes * clip.positions())?);
-    plan.launch(Source::of("spectral_global", dtype)?, "global_gradient", shape, args);
+    plan.launch(
+        Source::of("spectral_global", dtype)?,
+        "global_gradient",
+        shape,
+        args,
+    );
     Ok(plan)
 }
 
@@ -170,7 +183,15 @@ pub fn local_forward(dtype: DType, local: &LocalPlanSize) -> Result<Plan> {
         source,
         "local_compare",
         shape,
-        with(&[lines, columns, weight, mask, partial, slopes, flag(local.wrap)]),
+        with(&[
+            lines,
+            columns,
+            weight,
+            mask,
+            partial,
+            slopes,
+            flag(local.wrap),
+        ]),
     );
     let scale = Arg::F64(local.amplitude_scale);
     plan.launch(
@@ -279,7 +300,12 @@ pub fn cosine_forward(dtype: DType, cosine: &CosineAlong) -> Result<Plan> {
     };
     let args = cosine.with(&[Arg::Input(0), Arg::Input(1), sums])?;
     plan.launch(source, kernel, shape, args);
-    plan.launch(source, "cosine_value", ONE_BLOCK, cosine.with(&[sums, value])?);
+    plan.launch(
+        source,
+        "cosine_value",
+        ONE_BLOCK,
+        cosine.with(&[sums, value])?,
+    );
     Ok(plan)
 }
 
@@ -294,6 +320,11 @@ pub fn cosine_backward(dtype: DType, cosine: &CosineAlong) -> Result<Plan> {
     let [estimate, target, sums, by_value] = [0, 1, 2, 3].map(Arg::Input);
     let args = cosine.with(&[estimate, target, sums, by_value, slope])?;
     let shape = Shape::spread(word(numbers)?);
-    plan.launch(Source::of("spectral_cosine", dtype)?, "cosine_gradient", shape, args);
+    plan.launch(
+        Source::of("spectral_cosine", dtype)?,
+        "cosine_gradient",
+        shape,
+        args,
+    );
     Ok(plan)
 }

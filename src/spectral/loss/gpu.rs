@@ -40,7 +40,10 @@ pub(super) fn global(
         ..Planned::new("global motion loss", &[levels + 1], forward, backward)
     };
     let means = planned.apply1(&v0hat.to_dtype(dtype)?)?;
-    (0..=levels).map(|band| means.get(band)).collect::<Result<_>>().map(Some)
+    (0..=levels)
+        .map(|band| means.get(band))
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 /// What the local loss needs on the device.

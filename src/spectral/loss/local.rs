@@ -87,9 +87,16 @@ impl LocalPlan {
     pub fn tables(&self) -> ([Vec<f64>; 4], f64, bool) {
         let turns = |n: usize| {
             let angle = move |i: usize| std::f64::consts::TAU * i as f64 / n as f64;
-            (0..n).flat_map(move |i| [libm::cos(angle(i)), libm::sin(angle(i))]).collect()
+            (0..n)
+                .flat_map(move |i| [libm::cos(angle(i)), libm::sin(angle(i))])
+                .collect()
         };
-        let tables = [turns(self.w), turns(self.h), self.weight.clone(), self.imaginary.clone()];
+        let tables = [
+            turns(self.w),
+            turns(self.h),
+            self.weight.clone(),
+            self.imaginary.clone(),
+        ];
         (tables, self.amplitude_scale, self.phase_wrap)
     }
 

@@ -28,7 +28,7 @@ template <class T> __device__ void local_rows(const Clips &c, const T *reference
         const T *now = (i < each ? reference : estimate) + c.start(line / c.h) + line % c.h * c.w, *next = now + i64(c.h) * c.w;
         double re = 0, im = 0;
         for (int x = 0; x < c.w; x++) {
-            double d = load(next[x]) - load(now[x]);
+            double d = double(next[x]) - double(now[x]);
             if (c.absolute) d = fabs(d);
             re += d * rows[2 * place];
             im -= d * rows[2 * place + 1];
