@@ -243,7 +243,8 @@ fn program(source: Source) -> PathBuf {
         dtype: source.dtype.filter(|_| source.head.is_some()),
         ..source
     };
-    compile(source.file, &source.text())
+    // What keeps sums in registers on a GPU only makes a host's compiler slow.
+    compile(source.file, &source.text().replace("#pragma unroll", ""))
 }
 
 /// The program of a text, compiled once.
