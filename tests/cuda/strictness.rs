@@ -122,7 +122,8 @@ fn a_barrier_that_not_all_reach_ends_the_program() {
 #[test]
 fn copies_are_made_when_they_are_waited_for() {
     for result in results("reads_a_copy_too_early") {
-        assert!(result.unwrap().iter().all(|n| n.is_nan()));
+        // Which of them are NaN depends on who has waited by then; a right kernel leaves none.
+        assert!(result.unwrap().iter().any(|n| n.is_nan()));
     }
     for result in results("never_waits") {
         assert!(result.expect_err("it waits").contains("never waited for"));
