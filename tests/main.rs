@@ -19,8 +19,11 @@ mod checkpointing;
 mod cli;
 mod clips;
 mod common;
+mod cuda;
 mod durability;
 mod evaluate;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod gradients;
 #[cfg(feature = "gui")]
 mod gui;

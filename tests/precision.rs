@@ -1,4 +1,4 @@
-//! Half precision: f16 in storage, f32 in what learns and in the losses, against f32 throughout.
+//! Half precision: f16 or bf16 in storage, f32 in what learns and in the losses, against f32 throughout.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,25 +104,39 @@ fn together(gradients: &BTreeMap<String, Vec<f64>>) -> Vec<f64> {
 
 /// Bound of the project for f16 against f32. A number in f16 is off by up to 2^-11, 5e-4; a few dozen layers add up.
 const BOUND: f64 = 2e-2;
+/// For bf16, whose numbers are off by up to 2^-8: eight times as much.
+const BF16_BOUND: f64 = 8.0 * BOUND;
 
 #[test]
 fn forward_loss_and_first_gradients_are_near_those_of_f32() {
-    for method in [Method::Vmc, Method::MotionDirector] {
+    for (method, precision) in [
+        (Method::Vmc, Precision::F16),
+        (Method::MotionDirector, Precision::F16),
+        (Method::Vmc, Precision::Bf16),
+        (Method::MotionDirector, Precision::Bf16),
+    ] {
+        // bf16 has the exponents of f32: no loss scale.
+        let (bound, scale) = match precision {
+            Precision::Bf16 => (BF16_BOUND, 1.0),
+            _ => (BOUND, SCALE),
+        };
         let whole = pass(method, Precision::F32, 1.0, 1.0);
-        let half = pass(method, Precision::F16, 1.0, SCALE);
+        let half = pass(method, precision, 1.0, scale);
         let out = error(&half.out, &whole.out);
-        assert!(out < BOUND, "{method:?}: output off by {out:.1e}");
+        assert!(out < bound, "{method:?}: output off by {out:.1e}");
         // Rounding shows, else this would compare f32 with itself.
         assert!(out > 1e-5, "{method:?}: output off by {out:.1e}");
         let total = (half.total - whole.total).abs() / whole.total;
-        assert!(total < BOUND, "{method:?}: loss off by {total:.1e}");
+        assert!(total < bound, "{method:?}: loss off by {total:.1e}");
         let all = error(&together(&half.gradients), &together(&whole.gradients));
-        assert!(all < BOUND, "{method:?}: gradients off by {all:.1e}");
+        assert!(all < bound, "{method:?}: gradients off by {all:.1e}");
         assert_eq!(
             half.gradients.keys().collect::<Vec<_>>(),
             whole.gradients.keys().collect::<Vec<_>>()
         );
-        println!("{method:?}: output {out:.1e}, loss {total:.1e}, gradients {all:.1e}");
+        println!(
+            "{method:?} {precision:?}: output {out:.1e}, loss {total:.1e}, gradients {all:.1e}"
+        );
     }
 }
 
@@ -147,6 +161,7 @@ fn what_learns_is_f32_and_starts_at_the_files_own_numbers() {
         tuned.unwrap()
     };
     let (whole, half) = (load(Precision::F32), load(Precision::F16));
+    assert_eq!(load(Precision::Bf16).unet.dtype(), DType::BF16);
     assert_eq!(
         (whole.unet.dtype(), half.unet.dtype()),
         (DType::F32, DType::F16)

@@ -24,6 +24,8 @@ pub enum Precision {
     F32,
     /// 16 bits: half the memory for the weights; slower on the processor, which computes in 32 bits
     F16,
+    /// 16 bits with the range of 32: what graphics cards since 2020 train in
+    Bf16,
 }
 
 impl Precision {
@@ -34,6 +36,7 @@ impl Precision {
             Self::Auto => device.bf16_default_to_f32(),
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::composed;
 use super::kernels::elementwise::{Activation, Geglu};
 use super::kernels::{apply1, is_cpu};
+use super::plan::ActivationKind;
+use super::{composed, cuda};
 
 /// `x * sigmoid(x)`, any shape.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if is_cpu(x) {
         apply1(x, Activation::Silu)
+    } else if cuda::is_ready(x) {
+        cuda::activation(x, ActivationKind::Silu)
     } else {
         composed::gated_by_sigmoid(x, 1.0)
     }
@@ -19,6 +22,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if is_cpu(x) {
         apply1(x, Activation::Gelu)
+    } else if cuda::is_ready(x) {
+        cuda::activation(x, ActivationKind::Gelu)
     } else {
         composed::gelu(x)
     }
@@ -28,6 +33,8 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     if is_cpu(x) {
         apply1(x, Activation::QuickGelu)
+    } else if cuda::is_ready(x) {
+        cuda::activation(x, ActivationKind::QuickGelu)
     } else {
         composed::gated_by_sigmoid(x, 1.702)
     }
@@ -46,6 +53,8 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     }
     if is_cpu(x) {
         apply1(x, Geglu)
+    } else if cuda::is_ready(x) {
+        cuda::geglu(x)
     } else {
         composed::geglu(x)
     }

@@ -2,10 +2,10 @@
 
 use candle_core::{Result, Tensor};
 
-use super::composed;
 use super::kernels::attention::AttentionOp;
 use super::kernels::{compute_dtype, is_cpu};
 use super::param::grad_enabled;
+use super::{composed, cuda};
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,11 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
         candle_core::bail!(
             "attention: a causal mask needs as many queries as keys, got {tq} and {tk}"
         );
+    }
+    if cuda::is_ready(q)
+        && let Some(y) = cuda::attention([q, k, v], heads, mask)?
+    {
+        return Ok(y);
     }
     if !is_cpu(q) {
         return composed::attention(q, k, v, heads, mask);

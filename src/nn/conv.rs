@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::composed;
+use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
 use super::kernels::image::Geometry;
 use super::kernels::weight::{Direction, Weight};
 use super::kernels::{apply1, is_cpu};
+use super::{composed, plan};
 
 /// Rows and columns of zeros added around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +99,10 @@ pub struct Conv2d {
     config: Conv2dConfig,
     /// `[o, i, kh, kw]`.
     dims: (usize, usize, usize, usize),
+    /// `[kh kw, i, o]`, for GPU kernels; the weight above is then a view of it.
+    packed: Option<Tensor>,
+    /// The bias in f32, for GPU kernels.
+    wide_bias: Prepared,
 }
 
 impl Conv2d {
@@ -112,12 +117,22 @@ impl Conv2d {
             candle_core::bail!("conv2d: the stride is 0");
         }
         let bias_numbers = bias.map(bias_numbers).transpose()?;
+        let (out, inp, kh, kw) = dims;
+        let (packed, weight) = if cuda::is_ready(weight) {
+            let packed = weight.detach().permute((2, 3, 1, 0))?.contiguous()?;
+            let view = Weight::elsewhere(&packed.permute((3, 2, 0, 1))?);
+            (Some(packed.reshape((kh * kw, inp, out))?), view)
+        } else {
+            (None, Weight::new(weight)?)
+        };
         Ok(Self {
-            weight: Arc::new(Weight::new(weight)?),
+            weight: Arc::new(weight),
             bias: bias.map(Tensor::detach),
             bias_numbers,
             config,
             dims,
+            packed,
+            wide_bias: Prepared::default(),
         })
     }
 
@@ -135,6 +150,10 @@ impl Conv2d {
             );
         }
         let output = self.config.output_size((h, w), (kh, kw))?;
+        let fits = kh * kw <= plan::Convolution::MOST_TAPS && cuda::is_ready(x);
+        if let Some(packed) = self.packed.as_ref().filter(|_| fits) {
+            return self.on_gpu(x, packed, output);
+        }
         if !is_cpu(x) {
             let bias = self
                 .bias
@@ -174,6 +193,39 @@ impl Conv2d {
                 direction: Direction::Forward,
             },
         )
+    }
+}
+
+impl Conv2d {
+    fn on_gpu(&self, x: &Tensor, packed: &Tensor, output: (usize, usize)) -> Result<Tensor> {
+        let (images, h, w, _) = x.dims4()?;
+        let (columns, depth, kh, kw) = self.dims;
+        let Conv2dConfig { stride, padding } = self.config;
+        let bias = match &self.bias {
+            Some(bias) => Some(
+                self.wide_bias
+                    .get(|| bias.to_dtype(plan::wide(x.dtype())))?,
+            ),
+            None => None,
+        };
+        let weight = packed.to_dtype(x.dtype())?;
+        if (kh, kw, stride) == (1, 1, 1) && padding == Padding::default() {
+            // A kernel of one pixel is a linear layer.
+            let weight = weight.reshape((depth, columns))?.t()?;
+            return cuda::frozen_linear(x, weight, bias);
+        }
+        let convolution = plan::Convolution {
+            images,
+            input: (h, w),
+            output,
+            kernel: (kh, kw),
+            stride,
+            before: (padding.top, padding.left),
+            depth,
+            columns,
+            gradient: false,
+        };
+        cuda::convolution(x, weight, bias, &convolution)
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::composed;
+use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
 use super::kernels::trained::TrainedLinear;
 use super::kernels::weight::{Direction, Weight};
 use super::kernels::{apply1, compute_dtype, is_cpu};
 use super::lora::Lora;
 use super::param::{Param, grad_enabled};
+use super::{composed, plan};
 
 /// `y = x Wᵀ + b`. A frozen weight costs no weight gradient.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Linear {
     /// For a layer with nothing to train.
     frozen: Option<Frozen>,
     loras: Vec<Lora>,
+    /// A frozen bias in f32, for GPU kernels.
+    wide_bias: Prepared,
 }
 
 /// Weight and bias as the kernels want them.
@@ -72,6 +75,7 @@ impl Linear {
             width,
             frozen,
             loras: Vec::new(),
+            wide_bias: Prepared::default(),
         })
     }
 
@@ -100,6 +104,10 @@ impl Linear {
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let bias_learns = self.bias.as_ref().is_some_and(Param::is_trainable);
+        if cuda::is_ready(x) && !bias_learns {
+            return self.on_gpu(x);
+        }
         if !is_cpu(x) {
             return self.composed(x);
         }
@@ -140,6 +148,21 @@ impl Linear {
             bias_gradient: bias.as_ref().is_some_and(Tensor::track_op),
         };
         op.apply(&wide, &weight, bias.as_ref())?.to_dtype(x.dtype())
+    }
+
+    fn on_gpu(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = match &self.bias {
+            Some(bias) => {
+                let wide = || bias.tensor().to_dtype(plan::wide(x.dtype()))?.contiguous();
+                Some(self.wide_bias.get(wide)?)
+            }
+            None => None,
+        };
+        let weight = self.weight.tensor();
+        if self.weight.is_trainable() {
+            return cuda::trained_linear(x, &weight, bias);
+        }
+        cuda::frozen_linear(x, weight.to_dtype(x.dtype())?, bias)
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Result, Tensor, Var};
 
+use super::cuda;
 use super::linear::Linear;
 use super::noise::NoiseStream;
 use super::param::{Param, training};
@@ -44,6 +45,9 @@ impl Dropout {
 
     fn apply(&self, x: &Tensor, adapter: u32) -> Result<Tensor> {
         let mut stream = self.stream.lane(adapter);
+        if cuda::is_ready(x) {
+            return cuda::dropout(x, stream.dropping(1.0 - self.probability));
+        }
         let mask = stream.chance(x.shape(), 1.0 - self.probability, x.device())?;
         let keep = mask.affine(1.0 / (1.0 - self.probability), 0.0)?;
         x.mul(&keep.to_dtype(x.dtype())?)

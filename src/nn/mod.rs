@@ -6,6 +6,7 @@
 //!
 //! Activations are channels last, `[b, f, h, w, c]`: see [`layout`]. Convolutions and norms are frozen and pass a
 //! gradient to their input only; [`Linear`] can be trained through [`Param`], or carry a trained [`Lora`].
+//! On the CPU layers run kernels of their own, on NVIDIA GPUs those that a [`plan`] names, elsewhere compositions.
 
 pub mod activation;
 pub mod attention;
@@ -18,9 +19,11 @@ pub mod lora;
 pub mod noise;
 pub mod norm;
 pub mod param;
+pub mod plan;
 pub mod resize;
 
 mod composed;
+pub(crate) mod cuda;
 mod kernels;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};

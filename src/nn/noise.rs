@@ -5,6 +5,8 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
+use super::plan::Dropping;
+
 /// What a stream of noise is for. The numbers are part of the run file format: never reuse or reorder them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -114,8 +116,7 @@ impl NoiseStream {
     pub fn chance(&mut self, shape: impl Into<Shape>, p: f64, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
         let count = shape.elem_count();
-        // A word is below the limit with probability limit / 2^32; at p = 1 every word is.
-        let limit = (p.clamp(0.0, 1.0) * 4_294_967_296.0) as u64;
+        let limit = limit(p);
         let mut values = Vec::with_capacity(count.next_multiple_of(4));
         while values.len() < count {
             let words = self.next_block();
@@ -123,6 +124,18 @@ impl NoiseStream {
         }
         values.truncate(count);
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)
+    }
+
+    /// What a GPU needs to make the mask of [`Self::chance`] by itself, kept numbers divided by `p`.
+    pub(super) fn dropping(&self, p: f64) -> Dropping {
+        Dropping {
+            seed: self.seed,
+            block: self.block,
+            purpose: self.purpose as u32,
+            lane: self.lane,
+            limit: limit(p),
+            scale: 1.0 / p,
+        }
     }
 
     /// A whole number in `0..n`, every one equally likely; 0 when `n` is 0.
@@ -160,6 +173,11 @@ impl NoiseStream {
         self.block = self.block.wrapping_add(1);
         philox4x32_10(counter, [self.seed as u32, (self.seed >> 32) as u32])
     }
+}
+
+/// A word is below this with probability `p`; at 1 every word is.
+fn limit(p: f64) -> u64 {
+    (p.clamp(0.0, 1.0) * 4_294_967_296.0) as u64
 }
 
 /// Two independent standard normal numbers from two uniform words.

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 use super::conv::bias_numbers;
+use super::cuda::{self, Prepared};
 use super::kernels::group_norm::GroupNormOp;
 use super::kernels::layer_norm::LayerNormOp;
 use super::kernels::{apply1, is_cpu};
-use super::{activation, composed};
+use super::{activation, composed, plan};
 
 /// Scale and shift of a norm, on their device and as numbers.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ struct Affine {
     weight: Tensor,
     bias: Tensor,
     numbers: (Arc<Vec<f64>>, Arc<Vec<f64>>),
+    /// In f32, for GPU kernels.
+    prepared: [Prepared; 2],
 }
 
 impl Affine {
@@ -32,7 +35,20 @@ impl Affine {
             weight: weight.detach(),
             bias: bias.detach(),
             numbers,
+            prepared: Default::default(),
         })
+    }
+
+    /// Scale and shift in the type in which kernels compute for activations of `dtype`.
+    fn wide(&self, dtype: DType) -> Result<(Tensor, Tensor)> {
+        let wide = plan::wide(dtype);
+        let [weight, bias] = &self.prepared;
+        if wide == DType::F32 {
+            let weight = weight.get(|| self.weight.to_dtype(wide)?.contiguous())?;
+            let bias = bias.get(|| self.bias.to_dtype(wide)?.contiguous())?;
+            return Ok((weight, bias));
+        }
+        Ok((self.weight.to_dtype(wide)?, self.bias.to_dtype(wide)?))
     }
 
     fn check(&self, op: &'static str, x: &Tensor) -> Result<()> {
@@ -98,6 +114,7 @@ impl GroupNorm {
             weight,
             bias,
             numbers,
+            ..
         } = &self.affine;
         if is_cpu(x) {
             let (weight, bias) = numbers.clone();
@@ -113,6 +130,10 @@ impl GroupNorm {
                     statistics,
                 },
             );
+        }
+        if cuda::is_ready(x) {
+            let affine = self.affine.wide(x.dtype())?;
+            return cuda::group_norm(x, affine, (self.groups, self.eps, silu));
         }
         let folded = x.flatten(1, x.rank() - 2)?;
         let y = composed::group_norm(&folded, weight, bias, self.groups, self.eps)?
@@ -156,6 +177,8 @@ impl LayerNorm {
                     eps: self.eps,
                 },
             )
+        } else if cuda::is_ready(x) {
+            cuda::layer_norm(x, self.affine.wide(x.dtype())?, self.eps)
         } else {
             composed::layer_norm(x, &self.affine.weight, &self.affine.bias, self.eps)
         }

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::composed;
 use super::kernels::resize::Nearest;
 use super::kernels::{apply1, is_cpu};
+use super::{composed, cuda};
 
 /// Resizes to any larger or smaller size by repeating or skipping positions: row `i` comes from row
 /// `floor(i * h / h2)`. The gradient of a position is the sum over its copies.
@@ -30,6 +30,8 @@ pub fn upsample_nearest(x: &Tensor, h2: usize, w2: usize) -> Result<Tensor> {
                 channels,
             },
         )
+    } else if cuda::is_ready(x) {
+        cuda::upsample_nearest(x, (h2, w2))
     } else {
         composed::upsample_nearest(x, h2, w2)
     }

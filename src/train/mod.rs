@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod items;
 mod objective;
+mod on_device;
 mod optim;
 mod part;
 mod preset;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor, Var};
 
+use crate::nn::plan::AdamWPlan;
+
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
@@ -61,6 +63,37 @@ impl AdamW {
         self.updates
     }
 
+    /// Counts an update and gives its constants.
+    pub(super) fn begin_update(&mut self, learning_rate: f64) -> AdamWPlan {
+        let AdamWConfig {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = self.config;
+        self.updates += 1;
+        let updates = f64::from(self.updates);
+        AdamWPlan {
+            beta1,
+            beta2,
+            eps,
+            decay: 1.0 - learning_rate * weight_decay,
+            step_size: learning_rate / (1.0 - beta1.powf(updates)),
+            root_correction: (1.0 - beta2.powf(updates)).sqrt(),
+        }
+    }
+
+    /// Takes the count of an update back that moved nothing.
+    pub(super) fn take_back(&mut self) {
+        self.updates = self.updates.saturating_sub(1);
+    }
+
+    /// Both moments of a variable, from its first update on.
+    pub(super) fn moments(&self, name: &str) -> Option<[&Tensor; 2]> {
+        let Moments { first, second } = self.moments.get(name)?;
+        Some([first, second])
+    }
+
     /// One update of every variable that has a gradient.
     ///
     /// Gradients are multiplied by `scale` first (the clipping coefficient).
@@ -74,16 +107,14 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Result<()> {
-        let AdamWConfig {
+        let AdamWPlan {
             beta1,
             beta2,
             eps,
-            weight_decay,
-        } = self.config;
-        self.updates += 1;
-        let updates = f64::from(self.updates);
-        let step_size = learning_rate / (1.0 - beta1.powf(updates));
-        let root_correction = (1.0 - beta2.powf(updates)).sqrt();
+            decay,
+            step_size,
+            root_correction,
+        } = self.begin_update(learning_rate);
         for (name, var) in vars {
             let Some(grad) = grads.get(name) else {
                 continue;
@@ -104,9 +135,7 @@ impl AdamW {
                 ),
             };
             let denominator = second.sqrt()?.affine(1.0 / root_correction, eps)?;
-            let decayed = var
-                .as_detached_tensor()
-                .affine(1.0 - learning_rate * weight_decay, 0.0)?;
+            let decayed = var.as_detached_tensor().affine(decay, 0.0)?;
             var.set(&decayed.sub(&first.div(&denominator)?.affine(step_size, 0.0)?)?)?;
             self.moments.insert(name.clone(), Moments { first, second });
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor, Var};
 
 use super::error::TrainError;
+use super::on_device::{self, Pending};
 use super::optim::{AdamW, AdamWConfig, clip_coefficient};
 use crate::methods::waits_for_another;
 use crate::nn::Tape;
@@ -34,6 +35,14 @@ pub(super) enum Refused {
     Failed(TrainError),
 }
 
+/// What came of an update that the device was not asked about.
+pub(super) enum Unasked {
+    /// Its numbers are still on the device.
+    Pending(Pending),
+    /// It was made as usual.
+    Moved(BTreeMap<String, f64>),
+}
+
 impl Part {
     pub(super) fn new(vars: BTreeMap<String, Var>, weight_decay: f64) -> Self {
         let optimizer = AdamW::new(AdamWConfig {
@@ -53,18 +62,58 @@ impl Part {
         tape: Tape<'_>,
         rate: Rate,
     ) -> Result<BTreeMap<String, f64>, Refused> {
-        let grads = self
-            .gradients(loss, tape, rate.loss_scale)
-            .map_err(TrainError::during("the backward pass"))
+        let grads = self.backward(loss, tape, rate)?;
+        self.move_by(&grads, rate)
+    }
+
+    /// Whether [`Self::learn_unasked`] can be tried: from the third update on, when nothing is checked for being dead.
+    pub(super) fn can_learn_unasked(&self) -> bool {
+        self.optimizer.updates() > 1 && on_device::fits(&self.vars)
+    }
+
+    /// Like [`Self::learn`] without waiting for the device: where a gradient or one of `losses` (f64, one axis) is not finite
+    /// the variables stay as they were, which the numbers will say; [`AdamW::take_back`] is then due.
+    pub(super) fn learn_unasked(
+        &mut self,
+        loss: &Tensor,
+        tape: Tape<'_>,
+        rate: Rate,
+        losses: &Tensor,
+    ) -> Result<Unasked, Refused> {
+        let grads = self.backward(loss, tape, rate)?;
+        let pending = on_device::update(&mut self.optimizer, &self.vars, &grads, rate, losses)
+            .map_err(TrainError::during("updating the weights"))
             .map_err(Refused::Failed)?;
-        let norms = norms(&grads)?;
+        match pending {
+            Some(pending) => Ok(Unasked::Pending(pending)),
+            None => Ok(Unasked::Moved(self.move_by(&grads, rate)?)),
+        }
+    }
+
+    fn backward(
+        &self,
+        loss: &Tensor,
+        tape: Tape<'_>,
+        rate: Rate,
+    ) -> Result<BTreeMap<String, Tensor>, Refused> {
+        self.gradients(loss, tape, rate.loss_scale)
+            .map_err(TrainError::during("the backward pass"))
+            .map_err(Refused::Failed)
+    }
+
+    fn move_by(
+        &mut self,
+        grads: &BTreeMap<String, Tensor>,
+        rate: Rate,
+    ) -> Result<BTreeMap<String, f64>, Refused> {
+        let norms = norms(grads)?;
         let dead = self.dead(&norms);
         if !dead.is_empty() {
             return Err(Refused::Dead(dead));
         }
         let scale = clip_coefficient(total_norm(&norms), rate.clip_norm);
         self.optimizer
-            .update(&self.vars, &grads, rate.learning_rate, scale)
+            .update(&self.vars, grads, rate.learning_rate, scale)
             .map_err(TrainError::during("updating the weights"))
             .map_err(Refused::Failed)?;
         Ok(norms)

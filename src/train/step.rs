@@ -9,7 +9,8 @@ use super::config::TransferConfig;
 use super::error::TrainError;
 use super::items::{Item, Items};
 use super::objective::{Batch, Objective, Terms, losses, spatial_loss};
-use super::part::{Part, Rate, Refused, total_norm};
+use super::on_device::Numbers;
+use super::part::{Part, Rate, Refused, Unasked, total_norm};
 use super::scale::LossScale;
 use super::state::{file_from_tensors, tensor_from_plain};
 use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
@@ -216,11 +217,21 @@ impl Trainer {
         let mut tape = Tape::new(self.config.checkpointing);
         let terms = losses(&self.tuned.unet, &mut tape, batch, &self.objective)
             .map_err(TrainError::during("the forward pass"))?;
-        let mut stats = self
-            .stats(&terms, t)
-            .map_err(TrainError::during("reading the loss"))?;
-        self.check_finite(&stats)?;
-        let learned = self.main.learn(&terms.total, tape, self.rate());
+        let (mut stats, learned) = if self.main.can_learn_unasked() {
+            let rate = self.rate();
+            let losses = stacked(&terms).map_err(TrainError::during("the forward pass"))?;
+            let (numbers, learned) =
+                learn_and_read(&mut self.main, &terms.total, tape, rate, &losses)?;
+            let stats = self.stats(&terms, &numbers, t);
+            self.check_finite(&stats)?;
+            (stats, learned)
+        } else {
+            let stats = read(&terms)
+                .map(|numbers| self.stats(&terms, &numbers, t))
+                .map_err(TrainError::during("reading the loss"))?;
+            self.check_finite(&stats)?;
+            (stats, self.main.learn(&terms.total, tape, self.rate()))
+        };
         match self.settle(learned, t)? {
             Some(norms) => {
                 stats.grad_norm = total_norm(&norms);
@@ -282,18 +293,31 @@ impl Trainer {
         let schedule = self.objective.schedule();
         let loss = spatial_loss(&self.tuned.unet, &mut tape, batch, frame, schedule)
             .map_err(TrainError::during("the single-frame pass"))?;
-        let value = loss
-            .to_scalar::<f32>()
-            .map_err(TrainError::during("reading the loss"))?;
+        let (value, learned) = if part.can_learn_unasked() {
+            let alone = loss
+                .reshape(1)
+                .and_then(|loss| loss.detach().to_dtype(DType::F64))
+                .map_err(TrainError::during("the single-frame pass"))?;
+            let (numbers, learned) = learn_and_read(part, &loss, tape, self.rate(), &alone)?;
+            (numbers.iter().sum(), learned)
+        } else {
+            let value = loss
+                .to_scalar::<f32>()
+                .map(f64::from)
+                .map_err(TrainError::during("reading the loss"))?;
+            if !value.is_finite() {
+                return Err(self.not_finite(t, "the single-frame loss".to_owned()));
+            }
+            (value, part.learn(&loss, tape, self.rate()))
+        };
         if !value.is_finite() {
             return Err(self.not_finite(t, "the single-frame loss".to_owned()));
         }
-        let learned = part.learn(&loss, tape, self.rate());
         if let Some(norms) = self.settle(learned, t)? {
             self.grad_norms.extend(norms);
             self.spatial_acts = Some(set);
         }
-        Ok(Some(f64::from(value)))
+        Ok(Some(value))
     }
 
     /// The norms of an update, or none where a gradient outgrew half precision: then nothing has moved, and the loss is
@@ -354,25 +378,26 @@ impl Trainer {
         })
     }
 
-    fn stats(&self, terms: &Terms, timestep: u32) -> candle_core::Result<StepStats> {
-        let number =
-            |tensor: &Tensor| Ok::<_, candle_core::Error>(f64::from(tensor.to_scalar::<f32>()?));
-        Ok(StepStats {
+    /// `numbers` are those of [`scalars`].
+    fn stats(&self, terms: &Terms, numbers: &[f64], timestep: u32) -> StepStats {
+        let number = |i: usize| numbers.get(i).copied().unwrap_or(f64::NAN);
+        let bands = 5..5 + terms.bands.len();
+        StepStats {
             step: self.step + 1,
             steps: self.config.steps,
             clip: 0,
             timestep,
-            base: number(&terms.base)?,
+            base: number(0),
             spatial: None,
-            bands: terms.bands.iter().map(number).collect::<Result<_, _>>()?,
-            global: number(&terms.global)?,
-            amplitude: number(&terms.amplitude)?,
-            phase: number(&terms.phase)?,
-            total: number(&terms.total)?,
+            bands: bands.map(number).collect(),
+            global: number(1),
+            amplitude: number(2),
+            phase: number(3),
+            total: number(4),
             grad_norm: 0.0,
             learning_rate: self.live.learning_rate,
             overflowed: None,
-        })
+        }
     }
 
     fn check_finite(&self, stats: &StepStats) -> Result<(), TrainError> {
@@ -492,6 +517,65 @@ impl Trainer {
         self.loss_scale.restore(state.loss_scale);
         self.step = state.step;
         self.set_live(state.live)
+    }
+}
+
+/// The norms of an update, or why it was refused.
+type Learned = Result<BTreeMap<String, f64>, Refused>;
+
+/// Learns without waiting for the device, then reads `losses` (f64, one axis) and norms at once. Where one is not finite nothing
+/// has moved.
+fn learn_and_read(
+    part: &mut Part,
+    loss: &Tensor,
+    tape: Tape<'_>,
+    rate: Rate,
+    losses: &Tensor,
+) -> Result<(Vec<f64>, Learned), TrainError> {
+    let reading = TrainError::during("reading the loss");
+    match part.learn_unasked(loss, tape, rate, losses) {
+        Ok(Unasked::Pending(pending)) => {
+            let Numbers { losses, norms } = pending.read().map_err(reading)?;
+            let learned = finite(norms);
+            if learned.is_err() || losses.iter().any(|loss| !loss.is_finite()) {
+                part.optimizer.take_back();
+            }
+            Ok((losses, learned))
+        }
+        Ok(Unasked::Moved(norms)) => Ok((losses.to_vec1().map_err(reading)?, Ok(norms))),
+        Err(refused) => Ok((losses.to_vec1().map_err(reading)?, Err(refused))),
+    }
+}
+
+/// The scalars of a step in the order in which they are read.
+fn scalars(terms: &Terms) -> impl Iterator<Item = &Tensor> {
+    let named = [
+        &terms.base,
+        &terms.global,
+        &terms.amplitude,
+        &terms.phase,
+        &terms.total,
+    ];
+    named.into_iter().chain(&terms.bands)
+}
+
+fn read(terms: &Terms) -> candle_core::Result<Vec<f64>> {
+    scalars(terms)
+        .map(|scalar| Ok(f64::from(scalar.to_scalar::<f32>()?)))
+        .collect()
+}
+
+/// All of them in one f64 tensor on their device.
+fn stacked(terms: &Terms) -> candle_core::Result<Tensor> {
+    let scalars: Vec<Tensor> = scalars(terms).map(Tensor::detach).collect();
+    Tensor::stack(&scalars, 0)?.to_dtype(DType::F64)
+}
+
+/// The norms, unless one is not finite.
+fn finite(norms: BTreeMap<String, f64>) -> Learned {
+    match norms.iter().find(|(_, norm)| !norm.is_finite()) {
+        Some((name, _)) => Err(Refused::NotFinite(name.clone())),
+        None => Ok(norms),
     }
 }
 

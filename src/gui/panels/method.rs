@@ -89,10 +89,11 @@ pub(super) fn memory_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
             (Precision::Auto, "automatic"),
             (Precision::F32, "32 bits"),
             (Precision::F16, "16 bits"),
+            (Precision::Bf16, "16 bits (bf16)"),
         ],
         &about(
             "Number type of what does not learn.",
-            "16 bits halve the memory of a large model's weights; on the processor they are slower.",
+            "16 bits halve the memory of a large model's weights; on the processor they are slower. bf16 is rounder and never too small for a number; automatic takes it on NVIDIA cards.",
             "",
         ),
     );

@@ -51,6 +51,14 @@ impl Weight {
         })
     }
 
+    /// A weight that is not read by these kernels: kept as it is, contiguous or not.
+    pub fn elsewhere(source: &Tensor) -> Self {
+        Self {
+            source: source.detach(),
+            cache: Cache::default(),
+        }
+    }
+
     pub fn source(&self) -> &Tensor {
         &self.source
     }

@@ -1,8 +1,8 @@
 //! Between tensors and slices: clips as `f64` values on the host, and values tied back into the graph.
 //!
-//! The losses are computed on the host in `f64`, whatever the device and type of the network: their input is one small
-//! clip (2 MB at most), so they cost a few milliseconds, they give the same number everywhere, and the guarded
-//! derivatives need no graph of tiny operations.
+//! The losses are computed in `f64`, whatever the type of the network: their input is one small clip (2 MB at most), so they
+//! cost a few milliseconds, they give the same number everywhere, and the guarded derivatives need no graph of tiny
+//! operations. Here they are computed on the host; `gpu.rs` has the same for tensors on an NVIDIA GPU.
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;

@@ -82,6 +82,24 @@ impl LocalPlan {
         }
     }
 
+    /// What a GPU needs of the plan, in f64: `cos, sin` of `2 π i / w` and of `2 π i / h`, the folded weight and the mask of
+    /// imaginary parts `[w / 2 + 1, h]`; the scale of amplitudes, and whether phases are compared on the circle.
+    pub fn tables(&self) -> ([Vec<f64>; 4], f64, bool) {
+        let turns = |n: usize| {
+            let angle = move |i: usize| std::f64::consts::TAU * i as f64 / n as f64;
+            (0..n)
+                .flat_map(move |i| [libm::cos(angle(i)), libm::sin(angle(i))])
+                .collect()
+        };
+        let tables = [
+            turns(self.w),
+            turns(self.h),
+            self.weight.clone(),
+            self.imaginary.clone(),
+        ];
+        (tables, self.amplitude_scale, self.phase_wrap)
+    }
+
     /// Compare the motion of two clips, both `[planes, h * w]`.
     pub fn compare(self: &Arc<Self>, reference: &[f64], estimate: &[f64]) -> LocalDistance {
         let size = self.h * self.w;

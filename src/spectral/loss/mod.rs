@@ -13,6 +13,7 @@ mod clip;
 mod cosine;
 mod error;
 mod global;
+mod gpu;
 mod local;
 
 use std::sync::Arc;
@@ -170,6 +171,8 @@ pub struct SpectralLoss {
     dtype: DType,
     device: Device,
     local: Arc<LocalPlan>,
+    /// The local loss for GPU kernels.
+    tables: Option<gpu::Tables>,
 }
 
 impl SpectralLoss {
@@ -209,13 +212,20 @@ impl SpectralLoss {
         } = *config;
         let weight = frequency_weight(h, w, delta, base, cutoff, zero_border);
         let ortho = config.fft_norm == FftNorm::Ortho;
+        let local = LocalPlan::new(&weight, (h, w), ortho, config.phase_wrap);
+        let tables = if gpu::is_capable(device) {
+            Some(gpu::Tables::new(&local, device)?)
+        } else {
+            None
+        };
         Ok(Self {
             config: config.clone(),
             frames,
             size: (h, w),
             dtype,
             device: device.clone(),
-            local: Arc::new(LocalPlan::new(&weight, (h, w), ortho, config.phase_wrap)),
+            local: Arc::new(local),
+            tables,
         })
     }
 
@@ -232,12 +242,20 @@ impl SpectralLoss {
     /// # Errors
     /// Shapes that differ from each other or from the plan.
     pub fn global(&self, v0: &Tensor, v0hat: &Tensor) -> Result<GlobalTerms> {
-        let (host, reference, estimate) = self.pair("global motion loss", v0, v0hat)?;
-        let distance = BandDistance::new(&reference, &estimate, self.config.levels);
-        drop(reference);
-        let bands = tie(&host, distance.means(), &self.device, move |by_means| {
-            estimate.pull_back(&distance.pull_back(by_means))
-        })?;
+        const OP: &str = "global motion loss";
+        self.check_pair(OP, v0, v0hat)?;
+        let (levels, residual) = (self.config.levels, self.config.residual);
+        let on_gpu = gpu::global([v0, v0hat], self.dtype, levels, residual)?;
+        let bands = if let Some(bands) = on_gpu {
+            bands
+        } else {
+            let (host, reference, estimate) = self.pair(v0, v0hat)?;
+            let distance = BandDistance::new(&reference, &estimate, levels);
+            drop(reference);
+            tie(&host, distance.means(), &self.device, move |by_means| {
+                estimate.pull_back(&distance.pull_back(by_means))
+            })?
+        };
         let mut total = (&bands[0] * self.level_weight(0))?;
         for (i, band) in bands.iter().enumerate().skip(1) {
             total = (total + (band * self.level_weight(i))?)?;
@@ -253,7 +271,14 @@ impl SpectralLoss {
     /// # Errors
     /// Shapes that differ from each other or from the plan.
     pub fn local(&self, v0: &Tensor, v0hat: &Tensor) -> Result<LocalTerms> {
-        let (host, reference, estimate) = self.pair("local motion loss", v0, v0hat)?;
+        self.check_pair("local motion loss", v0, v0hat)?;
+        if let Some(tables) = &self.tables
+            && let Some([amplitude, phase]) =
+                tables.local([v0, v0hat], self.dtype, self.config.residual)?
+        {
+            return Ok(LocalTerms { amplitude, phase });
+        }
+        let (host, reference, estimate) = self.pair(v0, v0hat)?;
         let distance = self.local.compare(&reference.motion(), &estimate.motion());
         drop(reference);
         let terms = tie(
@@ -289,6 +314,9 @@ impl SpectralLoss {
             return Err(SpectralError::NoMotion { op: OP, frames });
         }
         check_shape(OP, pred.dims(), target)?;
+        if let Some(loss) = gpu::cosine(pred, target, residual, axis)? {
+            return Ok(loss);
+        }
         let host = pred.to_device(&Device::Cpu)?;
         let target = target
             .detach()
@@ -314,15 +342,18 @@ impl SpectralLoss {
         self.config.level_weights.get(band).copied().unwrap_or(1.0)
     }
 
-    /// Check shapes; give the estimate on the host with its graph, and both clips' values.
-    fn pair(&self, op: &'static str, v0: &Tensor, v0hat: &Tensor) -> Result<(Tensor, Clip, Clip)> {
+    fn check_pair(&self, op: &'static str, v0: &Tensor, v0hat: &Tensor) -> Result<()> {
         let (b, c) = match *v0hat.dims() {
             [b, c, ..] => (b, c),
             _ => (1, 1),
         };
         let expected = [b, c, self.frames, self.size.0, self.size.1];
         check_shape(op, &expected, v0hat)?;
-        check_shape(op, &expected, v0)?;
+        check_shape(op, &expected, v0)
+    }
+
+    /// The estimate on the host with its graph, and both clips' values.
+    fn pair(&self, v0: &Tensor, v0hat: &Tensor) -> Result<(Tensor, Clip, Clip)> {
         let host = v0hat.to_dtype(self.dtype)?.to_device(&Device::Cpu)?;
         let v0 = v0.detach().to_dtype(self.dtype)?.to_device(&Device::Cpu)?;
         let reference = Clip::read(&v0, self.config.residual)?;
