@@ -141,7 +141,13 @@ impl BandsPane {
                 let chip = egui::Button::selectable(self.difference, "Diff.");
                 let tip = "Rows show how much more of the motion the sample has than the reference, or how much less.";
                 let chip = ui.add(chip.min_size(vec2(0.0, 24.0)));
-                if chip.on_hover_text(tip).clicked() {
+                let chip = chip.on_hover_text(tip);
+                let on = self.difference;
+                // The spectrum beside it has a choice of the same word.
+                chip.widget_info(|| {
+                    egui::WidgetInfo::selected(egui::Role::Button, true, on, "Difference in time")
+                });
+                if chip.clicked() {
                     self.difference = !self.difference;
                 }
             }
