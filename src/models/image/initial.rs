@@ -71,11 +71,12 @@ fn sparse_causal(name: &str, shape: &[usize], bias: TemporalBias) -> Initial {
     let inputs = shape.last().copied().unwrap_or(1).max(1);
     let bound = 1.0 / (inputs as f64).sqrt();
     let ends = |end: &str| name.ends_with(end);
+    let starts_at_zero = ends(".norm_temp.bias")
+        || ends(".to_out.0.weight")
+        || ends(".to_out.0.bias") && bias == TemporalBias::Zero;
     if ends(".norm_temp.weight") {
         Initial::Constant(1.0)
-    } else if ends(".norm_temp.bias") || ends(".to_out.0.weight") {
-        Initial::Constant(0.0)
-    } else if ends(".to_out.0.bias") && bias == TemporalBias::Zero {
+    } else if starts_at_zero {
         Initial::Constant(0.0)
     } else {
         Initial::uniform(bound)

@@ -134,12 +134,13 @@ impl Plain {
                         .collect()
                 })
                 .collect();
-            for frame in 0..FRAMES {
-                for place in 0..TOKENS {
-                    let mut row = hidden[frame][place].clone();
+            for (frame, places) in hidden.iter().enumerate() {
+                for (place, row) in places.iter().enumerate() {
+                    let mut row = row.clone();
                     if inflation == Inflation::SparseCausal {
-                        let normed: Vec<Row> = (0..FRAMES)
-                            .map(|other| self.layer_norm("norm_temp", &hidden[other][place]))
+                        let column = hidden.iter().map(|places| &places[place]);
+                        let normed: Vec<Row> = column
+                            .map(|row| self.layer_norm("norm_temp", row))
                             .collect();
                         let seen: Vec<&Row> = normed.iter().collect();
                         add(
