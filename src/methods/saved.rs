@@ -8,7 +8,7 @@ use super::Method;
 use super::motion_director::{self, Part};
 use super::tuned::{Branches, Tuned};
 use crate::models::{
-    AdapterName, ChooseAdapters, Factor, KeyReport, ModelError, ModelFolder, UNet3DConditionModel,
+    AdapterName, Adapters, Factor, KeyReport, ModelError, ModelFolder, UNet3DConditionModel,
     Weights, WrongShape, shown,
 };
 
@@ -92,16 +92,17 @@ impl Saved {
             return Ok(Tuned::plain(unet, vars));
         }
         let branches = Branches::new(self.spatial_sets());
-        let adapters = || -> (ChooseAdapters, u64) {
-            let (branches, ranks) = (branches.clone(), self.ranks.clone());
-            let choose = move |layer: &str| {
-                let ranks = ranks.get(layer);
-                branches.beside(layer, |set| ranks?.get(&set).copied())
-            };
-            (Box::new(choose), 0)
+        let (chosen, ranks) = (branches.clone(), self.ranks.clone());
+        let choose = move |layer: &str| {
+            let ranks = ranks.get(layer);
+            chosen.beside(layer, |set| ranks?.get(&set).copied())
         };
-        let dtype = device.bf16_default_to_f32();
-        Tuned::adapted(folder, branches.clone(), adapters, dtype, device)
+        let adapters = Adapters {
+            choose: Box::new(choose),
+            seed: 0,
+        };
+        let weights = folder.unet_weights(device.bf16_default_to_f32(), device)?;
+        Tuned::adapted(&weights, folder.unet_config(), branches, adapters)
     }
 }
 

@@ -198,12 +198,21 @@ impl ModelFolder {
         dtype: DType,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
-        let weights = self.weights(UNET_WEIGHTS, dtype, device, &|w| {
-            UNet3DConditionModel::new(w, &self.unet).map(drop)
-        })?;
+        let weights = self.unet_weights(dtype, device)?;
         prepare(&weights);
         let unet = UNet3DConditionModel::new(&weights, &self.unet)?;
         Ok((unet, weights.trainables()))
+    }
+
+    /// The weights of the denoising network, held against its configuration; they are read as `dtype` when a network is built
+    /// of them.
+    ///
+    /// # Errors
+    /// As [`Self::load_unet`].
+    pub fn unet_weights(&self, dtype: DType, device: &Device) -> Result<Weights, ModelError> {
+        self.weights(UNET_WEIGHTS, dtype, device, &|w| {
+            UNet3DConditionModel::new(w, &self.unet).map(drop)
+        })
     }
 
     /// Loads the autoencoder, in `f32`: half precision overflows at large sizes.

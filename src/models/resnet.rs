@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::error::ModelError;
 use super::weights::Weights;
-use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Padding, upsample_nearest};
+use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Padding, Piece, Skip, chain};
 
 /// `act(norm(x))` of an image batch, statistics per image.
 pub(super) fn norm_silu(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
@@ -71,22 +71,19 @@ impl ResnetBlock2D {
     /// Shape: `x [n, h, w, i]`; `time [b, d]` is the activated time embedding, `n` a multiple of `b`. Returns
     /// `[n, h, w, o]`.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.conv1.forward(&norm_silu(&self.norm1, x)?)?;
-        if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
-            let (n, h, w, c) = hidden.dims4()?;
-            let shift = proj.forward(time)?.unsqueeze(1)?;
-            let clips = shift.dim(0)?;
-            // All frames of a clip share one row of the embedding.
-            hidden = hidden
-                .reshape((clips, n / clips * h * w, c))?
-                .broadcast_add(&shift)?
-                .reshape((n, h, w, c))?;
-        }
-        let hidden = self.conv2.forward(&norm_silu(&self.norm2, &hidden)?)?;
-        let sum = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x)? + hidden,
-            None => x + hidden,
-        }?;
+        // All frames of a clip share one row of the embedding.
+        let shift = match (&self.time_emb_proj, time) {
+            (Some(proj), Some(time)) => Some(proj.forward(time)?),
+            _ => None,
+        };
+        let mut pieces = vec![Piece::NormSilu(&self.norm1), Piece::Conv(&self.conv1)];
+        pieces.extend(shift.as_ref().map(Piece::Shift));
+        pieces.extend([Piece::NormSilu(&self.norm2), Piece::Conv(&self.conv2)]);
+        let skip = match &self.conv_shortcut {
+            Some(shortcut) => Skip::Through(shortcut),
+            None => Skip::Input,
+        };
+        let sum = chain(x, &pieces, skip)?;
         if self.output_scale == 1.0 {
             Ok(sum)
         } else {
@@ -145,6 +142,7 @@ impl Upsample2D {
 
     /// Shape: `[n, h, w, c]` to `[n, h2, w2, c]`; the size is given because it need not be twice the input's.
     pub fn forward(&self, x: &Tensor, (h2, w2): (usize, usize)) -> Result<Tensor> {
-        self.0.forward(&upsample_nearest(x, h2, w2)?)
+        let pieces = [Piece::Upsample(h2, w2), Piece::Conv(&self.0)];
+        chain(x, &pieces, Skip::Nothing)
     }
 }

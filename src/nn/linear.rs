@@ -31,6 +31,17 @@ struct Frozen {
     bias: Option<Arc<Vec<f64>>>,
 }
 
+impl Frozen {
+    fn product(&self) -> FrozenProduct {
+        FrozenProduct {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+            kind: Kind::Linear,
+            direction: Direction::Forward,
+        }
+    }
+}
+
 impl Linear {
     /// Shape: `weight [o, i]`, `bias [o]`.
     ///
@@ -88,15 +99,19 @@ impl Linear {
     /// # Errors
     /// When the last axis of `x` is not the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.dims().last() != Some(&self.width) {
+        self.check(x.dims())?;
+        let y = self.plain(x)?;
+        self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
+    }
+
+    pub(super) fn check(&self, dims: &[usize]) -> Result<()> {
+        if dims.last() != Some(&self.width) {
             candle_core::bail!(
-                "linear: input {:?} does not end with the {} inputs of the layer",
-                x.shape(),
+                "linear: input {dims:?} does not end with the {} inputs of the layer",
                 self.width
             );
         }
-        let y = self.plain(x)?;
-        self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
+        Ok(())
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
@@ -104,20 +119,20 @@ impl Linear {
             return self.composed(x);
         }
         match &self.frozen {
-            Some(Frozen { weight, bias }) => {
-                let (weight, bias) = (weight.clone(), bias.clone());
-                apply1(
-                    x,
-                    FrozenProduct {
-                        weight,
-                        bias,
-                        kind: Kind::Linear,
-                        direction: Direction::Forward,
-                    },
-                )
-            }
+            Some(frozen) => apply1(x, frozen.product()),
             None => self.trained(x),
         }
+    }
+
+    /// The layer as a kernel, where nothing in it learns and no adapter acts.
+    pub(super) fn product(&self) -> Option<FrozenProduct> {
+        let alone = self.loras.iter().all(Lora::rests);
+        self.frozen.as_ref().filter(|_| alone).map(Frozen::product)
+    }
+
+    /// Numbers out.
+    pub(super) fn out(&self) -> usize {
+        self.out
     }
 
     fn trained(&self, x: &Tensor) -> Result<Tensor> {

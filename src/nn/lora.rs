@@ -135,6 +135,11 @@ impl Lora {
         })
     }
 
+    /// Whether it adds nothing in the pass at hand.
+    pub(super) fn rests(&self) -> bool {
+        self.branch.scale() == 0.0
+    }
+
     /// Shape: `x [.., i]`, `y [.., o]` the output of the layer beside it; returns their sum `[.., o]`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod chain;
 pub mod checkpoint;
 pub mod conv;
 pub mod embedding;
@@ -25,6 +26,7 @@ mod kernels;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention};
+pub use chain::{Piece, Skip, chain};
 pub use checkpoint::{Checkpointing, Tape};
 pub use conv::{Conv2d, Conv2dConfig, Padding, TemporalConv};
 pub use embedding::timestep_embedding;

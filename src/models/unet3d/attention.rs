@@ -5,8 +5,7 @@ use candle_core::{Result, Tensor};
 use super::super::error::ModelError;
 use super::super::weights::Weights;
 use super::config::UNet3DConfig;
-use crate::nn::layout::{batch_to_positions, positions_to_batch};
-use crate::nn::{GroupNorm, LayerNorm, Linear, Mask, attention, geglu};
+use crate::nn::{GroupNorm, LayerNorm, Linear, Mask, Piece, Skip, attention, chain};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -38,15 +37,19 @@ impl Attention {
         })
     }
 
-    /// Shape: `x [n, t, c]`, `context [n, u, d]`; returns `[n, t, c]`.
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// Shape: `x [n, t, c]`, `context [n, u, d]`, `skip [.., c]`; returns the attention's result plus `skip`, in its shape.
+    fn forward(&self, x: &Tensor, context: &Tensor, skip: &Tensor) -> Result<Tensor> {
         let (q, k, v) = (
             self.to_q.forward(x)?,
             self.to_k.forward(context)?,
             self.to_v.forward(context)?,
         );
-        self.to_out
-            .forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+        let attended = attention(&q, &k, &v, self.heads, Mask::None)?;
+        chain(
+            &attended,
+            &[Piece::Linear(&self.to_out)],
+            Skip::Tensor(skip),
+        )
     }
 }
 
@@ -87,22 +90,26 @@ impl BasicTransformerBlock {
     fn forward(&self, x: &Tensor, text: Option<&Tensor>) -> Result<Tensor> {
         let [norm1, norm2, norm3] = &self.norms;
         let normed = norm1.forward(x)?;
-        let x = (x + self.attn1.forward(&normed, &normed)?)?;
+        let x = self.attn1.forward(&normed, &normed, x)?;
         let normed = norm2.forward(&x)?;
-        let attended = match text {
-            None => self.attn2.forward(&normed, &normed)?,
+        let x = match text {
+            None => self.attn2.forward(&normed, &normed, &x)?,
             Some(text) => {
                 // Every query looks at the same words, so the frames of a clip are one long row of queries: the
                 // words are projected once a clip and not once a frame.
                 let (n, t, c) = normed.dims3()?;
                 let clips = text.dim(0)?;
                 let rows = normed.reshape((clips, n / clips * t, c))?;
-                self.attn2.forward(&rows, text)?.reshape((n, t, c))?
+                self.attn2.forward(&rows, text, &x)?
             }
         };
-        let x = (x + attended)?;
-        let hidden = geglu(&self.ff_in.forward(&norm3.forward(&x)?)?)?;
-        x + self.ff_out.forward(&hidden)?
+        let feed_forward = [
+            Piece::LayerNorm(norm3),
+            Piece::Linear(&self.ff_in),
+            Piece::Geglu,
+            Piece::Linear(&self.ff_out),
+        ];
+        chain(&x, &feed_forward, Skip::Input)
     }
 }
 
@@ -130,11 +137,10 @@ impl Transformer2DModel {
     /// Shape: `x [b * f, h, w, c]`, `text [b, n, d]`; returns the shape of `x`.
     pub fn forward(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
-        let tokens = self.norm.forward(&x.reshape((n, h * w, c))?)?;
-        let tokens = self
-            .block
-            .forward(&self.proj_in.forward(&tokens)?, Some(text))?;
-        x + self.proj_out.forward(&tokens)?.reshape((n, h, w, c))?
+        let entry = [Piece::Norm(&self.norm), Piece::Linear(&self.proj_in)];
+        let tokens = chain(&x.reshape((n, h * w, c))?, &entry, Skip::Nothing)?;
+        let tokens = self.block.forward(&tokens, Some(text))?;
+        chain(&tokens, &[Piece::Linear(&self.proj_out)], Skip::Tensor(x))
     }
 }
 
@@ -178,10 +184,18 @@ impl TransformerTemporalModel {
     pub fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
         let clips = n / frames;
-        let normed = self.norm.forward(&x.reshape((clips, frames * h * w, c))?)?;
-        let tokens = positions_to_batch(&normed.reshape((clips, frames, h * w, c))?)?;
-        let tokens = self.block.forward(&self.proj_in.forward(&tokens)?, None)?;
-        let tokens = batch_to_positions(&self.proj_out.forward(&tokens)?, clips)?;
-        x + tokens.reshape((n, h, w, c))?
+        let entry = [
+            Piece::Norm(&self.norm),
+            Piece::PositionsToBatch,
+            Piece::Linear(&self.proj_in),
+        ];
+        let clip = x.reshape((clips, frames, h * w, c))?;
+        let tokens = chain(&clip, &entry, Skip::Nothing)?;
+        let tokens = self.block.forward(&tokens, None)?;
+        let exit = [
+            Piece::Linear(&self.proj_out),
+            Piece::BatchToPositions(clips),
+        ];
+        chain(&tokens, &exit, Skip::Tensor(x))
     }
 }

@@ -4,6 +4,7 @@
 //! so a run repeats bit for bit on another number of cores.
 
 pub mod attention;
+pub mod chain;
 pub mod elementwise;
 pub mod frozen;
 pub mod group_norm;

@@ -1,32 +1,38 @@
-//! Times single operations, forward and backward to the input: one JSON line each, `ms` the median and `best_ms`
-//! the fastest of the runs. Names and sizes are those of the PyTorch reference, so that lines can be compared.
-//!
-//! `cargo bench --bench ops [-- NAME_PART [RUNS]]`; threads as RAYON_NUM_THREADS says.
+//! Single operations, forward and backward to the input. Names and sizes are those of the peer.
 
 use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
+use clap::Args;
 use spectral_motion::nn::{
     self, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Mask, NoiseStream, Param, Purpose,
     TemporalConv,
 };
 
-struct Bench {
-    filter: String,
-    runs: usize,
+/// What is measured.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Only operations whose name contains this
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Runs whose median is taken
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
 }
 
-impl Bench {
+struct Bench<'a>(&'a Options);
+
+impl Bench<'_> {
     fn line(&self, name: &str, mut f: impl FnMut() -> Result<()>) -> Result<()> {
-        if !name.contains(&self.filter) {
+        if !name.contains(&self.0.filter) {
             return Ok(());
         }
         for _ in 0..2 {
             f()?;
         }
         let mut times = Vec::new();
-        for _ in 0..self.runs {
+        for _ in 0..self.0.runs {
             let start = Instant::now();
             f()?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -59,14 +65,9 @@ impl Bench {
     }
 }
 
-fn main() -> Result<()> {
-    // cargo passes `--bench`.
-    let mut args = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with("--"));
-    let filter = args.next().unwrap_or_default();
-    let runs = args.next().map_or(Ok(5), |runs| runs.parse())?;
-    let bench = Bench { filter, runs };
+/// Prints a JSON object an operation: `ms` the median and `best_ms` the fastest of the runs.
+pub fn measure(options: &Options) -> Result<()> {
+    let bench = Bench(options);
     let mut stream = NoiseStream::new(0, Purpose::Noise);
     let mut random = |shape: &[usize]| stream.normal(shape, DType::F32, &Device::Cpu);
     let matrix = Linear::new(Param::frozen(random(&[1024, 1024])?), None)?;
