@@ -15,6 +15,7 @@
 )]
 
 mod architecture;
+mod chain;
 mod checkpointing;
 mod cli;
 mod clips;
@@ -27,6 +28,7 @@ mod gui;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
+mod memory;
 mod methods;
 mod models;
 mod nn;

@@ -5,22 +5,30 @@
 mod memory;
 mod network;
 mod ops;
+mod peer;
+mod rows;
 mod step;
+mod table;
 
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 
+/// Frames of the clips whose time and memory are compared.
+const FRAMES: [usize; 4] = [8, 16, 24, 32];
 /// candle's backward pass recurses.
 const STACK_BYTES: usize = 256 << 20;
 
 #[derive(Parser)]
 #[command(
     name = "./x bench",
+    args_conflicts_with_subcommands = true,
     about = "Times operations and steps, beside a peer where there is one"
 )]
 struct Options {
     #[command(subcommand)]
     what: Option<What>,
+    #[command(flatten)]
+    table: table::Options,
     /// cargo says so to every benchmark
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -66,6 +74,6 @@ fn run(options: Options) -> Result<()> {
             println!("{}", serde_json::to_string(&step::measure(&options)?)?);
             Ok(())
         }
-        None => Ok(()),
+        None => table::print(&options.table),
     }
 }

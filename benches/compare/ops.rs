@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::FRAMES;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use clap::Args;
@@ -65,6 +66,22 @@ impl Bench<'_> {
     }
 }
 
+/// What a product of two matrices of 1024 by 1024 reaches, in 10^9 multiplications a second: the best of ten.
+pub fn gemm_giga_per_s(device: &Device) -> Result<f64> {
+    let mut stream = NoiseStream::new(0, Purpose::Noise);
+    let mut random = || stream.normal(&[1024, 1024], DType::F32, device);
+    let (matrix, x) = (Linear::new(Param::frozen(random()?), None)?, random()?);
+    let mut best = f64::INFINITY;
+    for _ in 0..10 {
+        device.synchronize()?;
+        let start = Instant::now();
+        matrix.forward(&x)?;
+        device.synchronize()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(1.073_741_824 / best)
+}
+
 /// Prints a JSON object an operation: `ms` the median and `best_ms` the fastest of the runs.
 pub fn measure(options: &Options) -> Result<()> {
     let bench = Bench(options);
@@ -101,6 +118,18 @@ pub fn measure(options: &Options) -> Result<()> {
         let name = format!("attention {b}x{heads}x{n}x{d}");
         bench.both(&name, &operands, |x| {
             nn::attention(&x[0], &x[1], &x[2], heads, Mask::None)
+        })?;
+    }
+    // The part of a step that grows with the square of the frames: 1024 positions, each with a row of frames.
+    for frames in FRAMES {
+        let operands = [
+            random(&[1024, frames, 64])?,
+            random(&[1024, frames, 64])?,
+            random(&[1024, frames, 64])?,
+        ];
+        let name = format!("temporal attention 1024x2x{frames}x32");
+        bench.both(&name, &operands, |x| {
+            nn::attention(&x[0], &x[1], &x[2], 2, Mask::None)
         })?;
     }
     let norm = LayerNorm::new(&random(&[320])?, &random(&[320])?, 1e-5)?;

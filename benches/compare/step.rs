@@ -7,12 +7,14 @@ use candle_core::{DType, Device, Tensor, Var};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use spectral_motion::methods::{Method, Precision, Strength, Tuning};
-use spectral_motion::nn::{NoiseStream, Purpose, no_grad};
+use spectral_motion::nn::{self, NoiseStream, Purpose, no_grad};
 use spectral_motion::schedulers::{NoiseSchedule, SchedulerConfig};
 use spectral_motion::spectral::loss::{MotionLossConfig, Residual, SpectralLoss};
+use spectral_motion::train::memory::Network;
 use spectral_motion::train::{Batch, Checkpointing, CosineAxis, Item, Trainer, TransferConfig};
 
-use super::{memory, network};
+use super::memory::Gauge;
+use super::{network, ops};
 
 /// The noise levels; the rest of a scheduler's file does not matter to a step.
 const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
@@ -81,7 +83,13 @@ pub struct Measured {
     pub sample_working_bytes: Option<u64>,
     /// The most of all of it, minus what was held once the model was loaded.
     pub working_bytes: u64,
+    /// What [`Network::need`] says of it, for what is loaded and for training.
+    pub estimated_bytes: [u64; 2],
     pub threads: usize,
+    /// Multiplications of one training step, those of products and of attention, in 10^9.
+    pub train_step_giga: f64,
+    /// What a product of two matrices of 1024 by 1024 reaches here, in 10^9 multiplications a second.
+    pub gemm_giga_per_s: f64,
 }
 
 /// Measures in this process.
@@ -103,42 +111,24 @@ pub fn measure(options: &Options) -> Result<Measured> {
         options.height.unwrap_or(height),
         options.width.unwrap_or(width),
     ];
-    let shape = [1, 4, clip[0], clip[1], clip[2]];
     let draw =
         |purpose, shape: &[usize]| NoiseStream::new(1, purpose).normal(shape, DType::F32, &device);
-    let v0 = draw(Purpose::Posterior, &shape)?;
+    let v0 = draw(Purpose::Posterior, &[1, 4, clip[0], clip[1], clip[2]])?;
     let text = draw(Purpose::Init, &[1, 77, subject.text_width])?;
-    let loaded = memory::resident();
-    memory::forget_peak();
+    let gauge = Gauge::new(&options.device);
+    let loaded = gauge.held();
+    gauge.forget_peak();
+    let config = config(options, clip[0]);
+    let estimated = Network::new(subject.tuned.unet.config())?.need(&config, clip);
     let watch = Watch {
         options,
         device: &device,
     };
-
-    let config = config(options, clip[0]);
     let schedule = NoiseSchedule::new(&SchedulerConfig::from_json(SCHEDULER)?);
     let item = Item::new(&v0, &text);
     let mut trainer = Trainer::new(&config, subject.tuned, schedule, vec![item])?;
-    let mut stream = NoiseStream::new(2, Purpose::Noise);
-    let train_step_s = watch.median(|| {
-        // The peer's step is the pass over the whole clip.
-        let batch = Batch {
-            v0: v0.clone(),
-            eps: stream.normal(&shape, DType::F32, &device)?,
-            t: vec![stream.below(1000)],
-            text: text.clone(),
-            anchor: stream.below(clip[0] as u32) as usize,
-        };
-        trainer.step_on(&batch)?;
-        Ok(())
-    })?;
-    let train_peak = memory::peak();
-    let both_passes_s = match options.method {
-        Method::MotionDirector if !options.train_only => {
-            Some(watch.median(|| Ok(trainer.step().map(drop)?))?)
-        }
-        _ => None,
-    };
+    let (train_step_s, train_step_giga) = watch.training_step(&mut trainer, &v0, &text)?;
+    let train_peak = gauge.peak().saturating_sub(loaded);
     let mut measured = Measured {
         model: options.model.clone(),
         method: format!("{:?}", options.method),
@@ -147,35 +137,32 @@ pub fn measure(options: &Options) -> Result<Measured> {
         checkpointing: format!("{:?}", options.checkpointing).to_lowercase(),
         rank: options.rank,
         train_step_s,
-        both_passes_s,
+        both_passes_s: None,
         cfg_sample_step_s: None,
         forward_s: None,
         sma_s: watch.spectral_terms(&config, &v0)?,
         loaded_bytes: loaded,
-        train_working_bytes: train_peak.saturating_sub(loaded),
+        train_working_bytes: train_peak,
         sample_working_bytes: None,
-        working_bytes: train_peak.saturating_sub(loaded),
+        working_bytes: train_peak,
+        estimated_bytes: [estimated.loaded, estimated.working],
         threads: rayon::current_num_threads(),
+        train_step_giga,
+        gemm_giga_per_s: ops::gemm_giga_per_s(&device)?,
     };
     if options.train_only {
         return Ok(measured);
     }
-    let tuned = trainer.tuned();
-    tuned.set_for_sampling(Strength {
-        motion: 1.0,
-        look: 0.0,
-        clip: 0,
-    });
-    memory::forget_peak();
-    let twice = |x: &Tensor| Tensor::cat(&[x, x], 0);
-    let guided =
-        || Ok(no_grad(|| tuned.unet.forward(&twice(&v0)?, &[500.0], &twice(&text)?)).map(drop)?);
-    measured.cfg_sample_step_s = Some(watch.median(guided)?);
-    let forward = || Ok(no_grad(|| tuned.unet.forward(&v0, &[500.0], &text)).map(drop)?);
-    measured.forward_s = Some(watch.median(forward)?);
-    let sampling = memory::peak().saturating_sub(loaded);
+    if options.method == Method::MotionDirector {
+        measured.both_passes_s = Some(watch.median(|| Ok(trainer.step().map(drop)?))?);
+    }
+    gauge.forget_peak();
+    let (guided, forward) = watch.sampling(&trainer, &v0, &text)?;
+    let sampling = gauge.peak().saturating_sub(loaded);
+    measured.cfg_sample_step_s = Some(guided);
+    measured.forward_s = Some(forward);
     measured.sample_working_bytes = Some(sampling);
-    measured.working_bytes = measured.working_bytes.max(sampling);
+    measured.working_bytes = train_peak.max(sampling);
     Ok(measured)
 }
 
@@ -221,6 +208,52 @@ impl Watch<'_> {
             .get(times.len() / 2)
             .copied()
             .ok_or_else(|| anyhow!("nothing was run"))
+    }
+
+    /// Seconds and multiplications (10^9) of a step. The peer's is the pass over the whole clip.
+    fn training_step(
+        &self,
+        trainer: &mut Trainer,
+        v0: &Tensor,
+        text: &Tensor,
+    ) -> Result<(f64, f64)> {
+        let mut stream = NoiseStream::new(2, Purpose::Noise);
+        let frames = u32::try_from(v0.dim(2)?)?;
+        let mut giga = 0.0;
+        let seconds = self.median(|| {
+            let batch = Batch {
+                v0: v0.clone(),
+                eps: stream.normal(v0.shape(), DType::F32, self.device)?,
+                t: vec![stream.below(1000)],
+                text: text.clone(),
+                anchor: stream.below(frames) as usize,
+            };
+            let before = nn::multiplications();
+            trainer.step_on(&batch)?;
+            giga = (nn::multiplications() - before) as f64 * 1e-9;
+            Ok(())
+        })?;
+        Ok((seconds, giga))
+    }
+
+    /// Seconds of a guided sampling step and of a forward pass, with the weights as they are trained.
+    fn sampling(&self, trainer: &Trainer, v0: &Tensor, text: &Tensor) -> Result<(f64, f64)> {
+        let tuned = trainer.tuned();
+        tuned.set_for_sampling(Strength {
+            motion: 1.0,
+            look: 0.0,
+            clip: 0,
+        });
+        let twice = |x: &Tensor| Tensor::cat(&[x, x], 0);
+        let guided = self.median(|| {
+            no_grad(|| tuned.unet.forward(&twice(v0)?, &[500.0], &twice(text)?))?;
+            Ok(())
+        })?;
+        let forward = self.median(|| {
+            no_grad(|| tuned.unet.forward(v0, &[500.0], text))?;
+            Ok(())
+        })?;
+        Ok((guided, forward))
     }
 
     /// The spectral terms of a clip like `v0` and their gradient with respect to it.

@@ -13,6 +13,7 @@ use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder};
 use crate::project::{Project, Recipe, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
+use crate::train::memory::Network;
 use crate::video::{self, Clip, Fitted, Frame, Limits, VideoError};
 
 /// The clip that comes with the program.
@@ -65,6 +66,8 @@ pub struct ModelInfo {
     pub card: ModelCard,
     /// Size of its weight files in MiB, 0 for the built-in model.
     pub weights_mib: f64,
+    /// What decides how much memory a training takes.
+    pub network: Arc<Network>,
 }
 
 /// The clip as the model sees it.
@@ -200,6 +203,7 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
         limits: folder.clip_limits(),
         card: folder.card().clone(),
         weights_mib: path.map_or(0.0, weights_mib),
+        network: Arc::new(Network::new(folder.unet_config()).map_err(told)?),
     })
 }
 

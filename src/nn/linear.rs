@@ -100,6 +100,17 @@ impl Linear {
     /// When the last axis of `x` is not the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.check(x.dims())?;
+        if let (Some(frozen), Some(lora)) = (&self.frozen, self.only_adapter())
+            && is_cpu(x)
+            && x.dtype() == compute_dtype(x.dtype())
+        {
+            let x = if grad_enabled() {
+                x.clone()
+            } else {
+                x.detach()
+            };
+            return lora.beside(frozen.product(), &x);
+        }
         let y = self.plain(x)?;
         self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
     }
@@ -128,6 +139,12 @@ impl Linear {
     pub(super) fn product(&self) -> Option<FrozenProduct> {
         let alone = self.loras.iter().all(Lora::rests);
         self.frozen.as_ref().filter(|_| alone).map(Frozen::product)
+    }
+
+    /// The adapter that acts, where there is exactly one.
+    fn only_adapter(&self) -> Option<&Lora> {
+        let mut acting = self.loras.iter().filter(|lora| !lora.rests());
+        acting.next().filter(|_| acting.next().is_none())
     }
 
     /// Numbers out.

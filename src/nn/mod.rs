@@ -37,6 +37,12 @@ pub use norm::{GroupNorm, LayerNorm};
 pub use param::{Param, grad_enabled, no_grad};
 pub use resize::upsample_nearest;
 
+/// Multiplications that the processor's products and attention have done since the program began: what a benchmark holds
+/// against the time they took.
+pub fn multiplications() -> u64 {
+    kernels::product::work_done()
+}
+
 /// Sets how many threads the kernels use. Works once, before the first kernel has run.
 ///
 /// # Errors

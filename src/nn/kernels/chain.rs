@@ -174,9 +174,10 @@ impl Chain {
         for (i, stage) in self.stages.iter().enumerate() {
             let next = match (hidden.take(), stage) {
                 (None, stage) => stage.forward(x, layout.shape())?,
-                (Some((mut storage, shape)), Stage::Shift(shift)) => {
-                    add_rows::<T>(own::<T>(&mut storage)?, &shift.to_dtype(T::DTYPE)?)?;
-                    (storage, shape)
+                (Some((storage, shape)), Stage::Shift(shift)) => {
+                    let mut y = T::to_owned_numbers(storage)?;
+                    add_rows::<T>(&mut y, &shift.to_dtype(T::DTYPE)?)?;
+                    (T::to_cpu_storage_owned(y), shape)
                 }
                 (Some((storage, shape)), stage) => {
                     let next = stage.forward(&storage, &shape)?;
@@ -193,25 +194,25 @@ impl Chain {
             kept.push((next.1.clone(), None));
             hidden = Some(next);
         }
-        let Some((mut storage, shape)) = hidden else {
+        let Some((storage, shape)) = hidden else {
             candle_core::bail!("a chain without a stage");
         };
-        let y = own::<T>(&mut storage)?;
+        let mut y = T::to_owned_numbers(storage)?;
         match (&self.skip, operand) {
             (Skip::Nothing, _) => {}
-            (Skip::Input, _) => accumulate(y, numbers::<T>(name, x, layout)?),
+            (Skip::Input, _) => accumulate(&mut y, numbers::<T>(name, x, layout)?),
             (Skip::Through(product), _) => {
                 let (through, _) = product.cpu_fwd(x, layout)?;
-                accumulate(y, through.as_slice::<T>()?);
+                accumulate(&mut y, through.as_slice::<T>()?);
             }
             (Skip::Operand, Some((operand, layout))) => {
-                accumulate(y, numbers::<T>(name, operand, layout)?);
+                accumulate(&mut y, numbers::<T>(name, operand, layout)?);
             }
             (Skip::Operand, None) => candle_core::bail!("a chain without its second operand"),
         }
         // A chain runs forward once; what it kept then is what its gradient is taken at.
         self.kept.set(kept).ok();
-        Ok((storage, shape))
+        Ok((T::to_cpu_storage_owned(y), shape))
     }
 
     fn gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
@@ -236,22 +237,6 @@ impl Chain {
             },
         }
     }
-}
-
-/// The numbers of a storage that nobody else has.
-fn own<T: Real>(storage: &mut CpuStorage) -> Result<&mut [T]> {
-    match (storage, T::DTYPE) {
-        (CpuStorage::F32(numbers), DType::F32) => Ok(cast(numbers)),
-        (CpuStorage::F64(numbers), DType::F64) => Ok(cast(numbers)),
-        _ => candle_core::bail!("a chain of another number type"),
-    }
-}
-
-/// The same numbers under the name that generic code has for their type.
-fn cast<A: 'static, T: 'static>(numbers: &mut Vec<A>) -> &mut [T] {
-    let any: &mut dyn std::any::Any = numbers;
-    any.downcast_mut::<Vec<T>>()
-        .map_or(&mut [], |numbers| numbers)
 }
 
 impl CustomOp1 for Chain {
