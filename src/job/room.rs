@@ -7,17 +7,17 @@ use crate::report::{Area, Report};
 use crate::train::memory::{Fitting, Network, available_bytes, fitting, remember_less};
 use crate::train::{Checkpointing, StepStats, TrainError, TransferConfig};
 
-/// Refuses a run on the processor that needs more memory than there is, and says which setting would fit.
-///
-/// The system ends a program that asks for too much, without a word and without a checkpoint.
-pub(super) fn refuse_too_large(config: &TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
-    match available_bytes() {
-        Some(room) => refuse_beyond(room, config, folder),
-        None => Ok(()),
-    }
+/// How much memory a training on the processor takes at most, in words. One that needs more than there is, is refused, with
+/// the setting that would fit: the system ends a program that asks for too much, without a word and without a checkpoint.
+pub(super) fn foretold(config: &TransferConfig, folder: &ModelFolder) -> Result<String, Halt> {
+    let bytes = within(available_bytes().unwrap_or(u64::MAX), config, folder)?;
+    Ok(format!(
+        "The training takes about {} of memory at most.",
+        gigabytes(bytes)
+    ))
 }
 
-fn refuse_beyond(room: u64, config: &TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
+fn within(room: u64, config: &TransferConfig, folder: &ModelFolder) -> Result<u64, Halt> {
     let fit = fit_for(config, &folder.clip_limits())?;
     let factor = folder.vae_config().factor();
     let side = |pixels: u32| pixels as usize / factor;
@@ -36,7 +36,7 @@ fn refuse_beyond(room: u64, config: &TransferConfig, folder: &ModelFolder) -> Re
     };
     let bytes = needed(asked);
     if bytes <= room {
-        return Ok(());
+        return Ok(bytes);
     }
     let advice = match fitting(room, asked, needed) {
         Some(Fitting {
@@ -224,8 +224,8 @@ mod tests {
         };
         let (off, block) = (bytes(Checkpointing::Off), bytes(Checkpointing::Block));
         assert!(block < off);
-        assert!(refuse_beyond(off, &config, &folder).is_ok());
-        let refused = |room| match refuse_beyond(room, &config, &folder) {
+        assert_eq!(within(off, &config, &folder).ok(), Some(off));
+        let refused = |room| match within(room, &config, &folder) {
             Err(Halt::Failed(report)) => report.to_string(),
             other => panic!("not refused: {other:?}"),
         };

@@ -16,7 +16,7 @@ use super::request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest,
 };
-use super::room::refuse_too_large;
+use super::room::foretold;
 use super::sampling::{SampleSpec, sample};
 use super::saved::{TrainedFile, refuse_scales};
 use super::session::{Record, Session};
@@ -62,7 +62,8 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     recommended(&mut request.config, &folder)?;
     check_training(&request.config, &folder)?;
     if device.is_cpu() && request.config.steps > 0 {
-        refuse_too_large(&request.config, &folder)?;
+        let text = foretold(&request.config, &folder)?;
+        job.emit(Event::Note { text });
     }
     let (first, more) = read_clips(job, &request, &folder)?;
     let mut run = match &request.run {

@@ -54,8 +54,8 @@ struct Unit {
     skip_in: usize,
     /// Whether the output is a skip of the way up as well.
     is_skip: bool,
-    /// Whether anything in it, or before it, learns.
-    learns: bool,
+    /// What it keeps that comes before the first weights that learn: nothing reads it, unless the unit is run by itself.
+    early: usize,
 }
 
 /// Numbers held at the worst moment of a training pass over one clip, without weights, gradients of weights and optimiser.
@@ -80,14 +80,14 @@ const LOSS_TENSORS: usize = 60;
 
 /// Everything is kept; on the way back gradients of skips wait for the layer that made them.
 fn uncut(units: &[Unit]) -> usize {
-    let kept: usize = units
-        .iter()
-        .filter(|unit| unit.learns)
-        .map(|unit| unit.cost.kept)
-        .sum();
+    let kept: usize = units.iter().map(|unit| unit.cost.kept - unit.early).sum();
     let mut waiting = 0;
     let mut most = 0;
-    for unit in units.iter().rev().filter(|unit| unit.learns) {
+    for unit in units
+        .iter()
+        .rev()
+        .filter(|unit| unit.early < unit.cost.kept)
+    {
         most = most.max(waiting + unit.cost.backward);
         waiting += unit.skip_in;
         if unit.is_skip {
@@ -142,122 +142,161 @@ fn cut(segments: &[Vec<Unit>]) -> usize {
 }
 
 fn units(config: &UNet3DConfig, walk: &Walk) -> Vec<Unit> {
-    let channels = &config.block_out_channels;
-    let [frames, height, width] = walk.clip;
-    let levels = channels.len();
-    let halved = |side: usize, times: usize| (0..times).fold(side, |side, _| side.div_ceil(2));
-    let positions = |level: usize| frames * halved(height, level) * halved(width, level);
-    let layer = Layer { config, walk };
-    let mut units = Vec::new();
-    let mut level = 0;
-    let mut skips = Vec::new();
-    let mut push = |cost: Cost, level: usize, out: usize, skip_in: usize, is_skip: bool| {
-        // The first weights of VMC that learn are those of the first temporal attention.
-        let learns = walk.temporal_rank.is_some() || !units.is_empty();
-        units.push(Unit {
-            cost,
-            level,
-            out,
-            skip_in,
-            is_skip,
-            learns,
-        });
+    let mut path = Path {
+        layer: Layer { config, walk },
+        units: Vec::new(),
+        skips: Vec::new(),
+        level: 0,
     };
-    let first = channels[0] * positions(0);
-    let heads = FIRST_TRANSFORMER_HEADS * config.head_dim;
-    push(
-        layer.temporal(positions(0), channels[0], heads).then(Cost {
-            kept: first,
-            forward: 2 * first,
-            backward: 0,
-        }),
-        level,
-        first,
-        0,
-        true,
-    );
-    skips.push(first);
-    for (i, &o) in channels.iter().enumerate() {
-        level += 1;
-        for k in 0..config.layers_per_block {
-            let input = if k == 0 {
-                channels[i.saturating_sub(1)]
-            } else {
-                o
-            };
-            let out = o * positions(i);
-            push(
-                layer.cost(positions(i), (input, o), config.down_blocks[i], false),
-                level,
-                out,
-                0,
-                true,
-            );
-            skips.push(out);
-        }
-        if i + 1 < levels {
-            let out = o * positions(i + 1);
-            push(
-                Cost {
-                    kept: out,
-                    forward: out,
-                    backward: 3 * o * positions(i) + out,
-                },
-                level,
-                out,
-                0,
-                true,
-            );
-            skips.push(out);
+    path.way_in();
+    path.way_down();
+    path.middle();
+    path.way_up();
+    path.way_out();
+    path.units
+}
+
+/// The network's units in the order in which they run.
+struct Path<'a> {
+    layer: Layer<'a>,
+    units: Vec<Unit>,
+    /// Sizes of the skips that no layer has taken yet.
+    skips: Vec<usize>,
+    level: usize,
+}
+
+impl Path<'_> {
+    /// Frames times height times width of a level, rounded up at every halving.
+    fn positions(&self, level: usize) -> usize {
+        let [frames, height, width] = self.layer.walk.clip;
+        let halved = |side: usize| (0..level).fold(side, |side, _| side.div_ceil(2));
+        frames * halved(height) * halved(width)
+    }
+
+    fn push(&mut self, cost: Cost, out: usize) {
+        self.units.push(Unit {
+            cost,
+            level: self.level,
+            out,
+            skip_in: 0,
+            is_skip: false,
+            early: 0,
+        });
+    }
+
+    /// A unit whose output is used again on the way up.
+    fn push_skip(&mut self, cost: Cost, out: usize) {
+        self.push(cost, out);
+        self.skips.push(out);
+        if let Some(unit) = self.units.last_mut() {
+            unit.is_skip = true;
         }
     }
-    level += 1;
-    let (deepest, c) = (positions(levels - 1), channels[levels - 1]);
-    let middle = layer.middle(deepest, c);
-    push(middle, level, c * deepest, 0, false);
-    for i in 0..levels {
-        level += 1;
-        let at = levels - 1 - i;
-        let below = channels[(at + 1).min(levels - 1)];
-        for k in 0..=config.layers_per_block {
-            let skip = skips.pop().unwrap_or(0);
-            let from_below = if k == 0 { below } else { channels[at] };
-            let input = from_below + skip / positions(at).max(1);
-            let sizes = (input, channels[at]);
-            let cost = layer.cost(positions(at), sizes, config.up_blocks[i], true);
-            push(cost, level, channels[at] * positions(at), skip, false);
+
+    fn way_in(&mut self) {
+        let Layer { config, walk } = self.layer;
+        let (p, c) = (self.positions(0), config.block_out_channels[0]);
+        let heads = FIRST_TRANSFORMER_HEADS * config.head_dim;
+        let convolution = Cost {
+            kept: p * c,
+            forward: 2 * p * c,
+            backward: 0,
+        };
+        self.push_skip(convolution.then(self.layer.temporal(p, c, heads)), p * c);
+        if let (None, Some(unit)) = (walk.temporal_rank, self.units.last_mut()) {
+            unit.early = unit.cost.kept;
         }
-        if at > 0 {
-            let out = channels[at] * positions(at - 1);
-            push(
-                Cost {
+    }
+
+    fn way_down(&mut self) {
+        let Layer { config, walk } = self.layer;
+        let channels = &config.block_out_channels;
+        for (i, &o) in channels.iter().enumerate() {
+            self.level += 1;
+            let p = self.positions(i);
+            for k in 0..config.layers_per_block {
+                let input = match k {
+                    0 => channels[i.saturating_sub(1)],
+                    _ => o,
+                };
+                let cost = self.layer.cost(p, (input, o), config.down_blocks[i], false);
+                self.push_skip(cost, o * p);
+                if let (None, 0, 0, Some(unit)) = (walk.temporal_rank, i, k, self.units.last_mut())
+                {
+                    // The first weights of VMC that learn are those of the first temporal attention.
+                    unit.early = cost.kept.saturating_sub(self.layer.temporal(p, o, o).kept);
+                }
+            }
+            if i + 1 < channels.len() {
+                let out = o * self.positions(i + 1);
+                let cost = Cost {
+                    kept: out,
+                    forward: out,
+                    backward: 3 * o * p + out,
+                };
+                self.push_skip(cost, out);
+            }
+        }
+    }
+
+    fn middle(&mut self) {
+        let channels = &self.layer.config.block_out_channels;
+        self.level += 1;
+        let (p, c) = (
+            self.positions(channels.len() - 1),
+            channels[channels.len() - 1],
+        );
+        self.push(self.layer.middle(p, c), p * c);
+    }
+
+    fn way_up(&mut self) {
+        let config = self.layer.config;
+        let channels = &config.block_out_channels;
+        let last = channels.len() - 1;
+        for i in 0..=last {
+            self.level += 1;
+            let (at, p) = (last - i, self.positions(last - i));
+            let c = channels[at];
+            for k in 0..=config.layers_per_block {
+                let skip = self.skips.pop().unwrap_or(0);
+                let below = match k {
+                    0 => channels[(at + 1).min(last)],
+                    _ => c,
+                };
+                let sizes = (below + skip / p.max(1), c);
+                let cost = self.layer.cost(p, sizes, config.up_blocks[i], true);
+                self.push(cost, c * p);
+                if let Some(unit) = self.units.last_mut() {
+                    unit.skip_in = skip;
+                }
+            }
+            if at > 0 {
+                let out = c * self.positions(at - 1);
+                let cost = Cost {
                     kept: out,
                     forward: 2 * out,
                     backward: 3 * out,
-                },
-                level,
-                out,
-                0,
-                false,
-            );
+                };
+                self.push(cost, out);
+            }
         }
     }
-    level += 1;
-    let latents = config.out_channels * positions(0);
-    push(
-        Cost {
-            kept: first + 3 * latents,
-            forward: first + 3 * latents,
-            backward: 4 * first,
-        },
-        level,
-        latents,
-        0,
-        false,
-    );
-    units
+
+    fn way_out(&mut self) {
+        let config = self.layer.config;
+        self.level += 1;
+        let p = self.positions(0);
+        let (hidden, latents) = (p * config.block_out_channels[0], p * config.out_channels);
+        let cost = Cost {
+            kept: hidden + 3 * latents,
+            forward: hidden + 3 * latents,
+            backward: 4 * hidden,
+        };
+        self.push(cost, latents);
+    }
 }
 
+#[derive(Clone, Copy)]
 struct Layer<'a> {
     config: &'a UNet3DConfig,
     walk: &'a Walk,

@@ -283,7 +283,11 @@ impl CustomOp2 for Chain {
             true => Some(self.gradient(x, grad)?),
             false => None,
         };
-        Ok((for_input, operand.track_op().then(|| grad.clone())))
+        let for_operand = match operand.track_op() {
+            true => Some(grad.reshape(operand.shape())?),
+            false => None,
+        };
+        Ok((for_input, for_operand))
     }
 }
 
