@@ -15,6 +15,7 @@
 )]
 
 mod architecture;
+mod chain;
 mod checkpointing;
 mod cli;
 mod clips;
@@ -31,6 +32,7 @@ mod image;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
+mod memory;
 mod methods;
 mod models;
 mod nn;

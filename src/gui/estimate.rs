@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::app::Document;
 use super::media::ModelInfo;
 use crate::methods::Method;
+use crate::train::TransferConfig;
 
 /// Processor seconds a step of the built-in model took on one core of a server processor: 40 steps in 16 s.
 const BUILTIN_STEP_SECS: f64 = 0.4;
@@ -108,17 +109,17 @@ impl Pace {
                 let time = super::player::length(secs);
                 (format!("About {time}{memory}, {place}."), measured.peak_mib)
             }
-            // What no run has shown is not guessed; that the weights must be in memory is known.
+            // How long is not guessed; how much memory follows from the shapes.
             None => {
-                let weights = model.map_or(0.0, |model| model.weights_mib);
+                let needed = model.map_or(0.0, |model| needed_mib(settings, model));
                 let mut text = "How long it takes is known after the first run.".to_owned();
-                if weights >= 100.0 {
-                    let most = gigabytes(weights);
+                if needed > 0.0 {
+                    let most = gigabytes(needed);
                     text.push_str(&format!(
-                        " The model's weights alone take {most} of memory."
+                        " On the processor it takes about {most} of memory."
                     ));
                 }
-                (text, weights)
+                (text, needed)
             }
         };
         let is_too_large = memory_mib.is_some_and(|there| needed_mib > there);
@@ -127,6 +128,23 @@ impl Pace {
         }
         Estimate { text, is_too_large }
     }
+}
+
+/// Memory that a training on the processor takes, from the shapes of its tensors; of an image model that of its weights, which
+/// is the least it can take.
+fn needed_mib(settings: &TransferConfig, model: &ModelInfo) -> f64 {
+    let Some(network) = &model.network else {
+        return model.weights_mib;
+    };
+    let limits = &model.limits;
+    let frames = settings.frames.unwrap_or(limits.default_frames);
+    let (width, height) = settings.size.map_or((limits.width, limits.height), |size| {
+        (size.0 as usize, size.1 as usize)
+    });
+    let latents = |side: usize| side / limits.size_multiple.max(1);
+    let clip = [frames, latents(height), latents(width)];
+    let need = network.need(settings, clip);
+    need.bytes() as f64 / f64::from(1 << 20)
 }
 
 /// How full the memory is.
@@ -182,7 +200,6 @@ fn field_mib(table: &str, name: &str) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::project::Project;
-    use crate::train::TransferConfig;
 
     fn document(steps: u32, model: Option<&str>) -> Document {
         Project {

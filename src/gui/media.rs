@@ -14,6 +14,7 @@ use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder, ModelK
 use crate::project::{Project, Recipe, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
+use crate::train::memory::Network;
 use crate::video::{self, Clip, Fitted, Frame, Limits, VideoError};
 
 /// The clip that comes with the program.
@@ -70,6 +71,8 @@ pub struct ModelInfo {
     pub kind: ModelKind,
     /// Whether a ControlNet lies in its folder.
     pub has_controlnet: bool,
+    /// What decides how much memory a training takes; none for an image model, whose need is not foretold.
+    pub network: Option<Arc<Network>>,
 }
 
 impl ModelInfo {
@@ -215,6 +218,10 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
         weights_mib: path.map_or(0.0, weights_mib),
         kind: folder.kind(),
         has_controlnet: folder.controlnet_config().is_some(),
+        network: match folder.unet_config() {
+            Some(config) => Some(Arc::new(Network::new(config).map_err(told)?)),
+            None => None,
+        },
     })
 }
 

@@ -16,6 +16,7 @@ pub mod message;
 mod model;
 mod problem;
 mod request;
+mod room;
 mod sampling;
 mod saved;
 mod session;

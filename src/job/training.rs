@@ -6,11 +6,12 @@ use super::changes::{name_of, note, put, setting_of};
 use super::context::JobContext;
 use super::message::{Command, Event, Setting, Stage};
 use super::problem::Halt;
+use super::room::{Steps, step_within};
 use super::sampling::{self, SampleSpec};
 use super::session::Session;
 use crate::project::{Change, RunFolder};
 use crate::report::{Area, Report};
-use crate::train::{Trainer, TransferConfig};
+use crate::train::{Checkpointing, StepStats, TrainError, Trainer, TransferConfig};
 
 /// Steps between two tables of gradients.
 const GRADIENTS_EVERY: u32 = 10;
@@ -46,6 +47,20 @@ pub(super) fn train(
         trainer,
     };
     training.run()
+}
+
+impl Steps for Trainer {
+    fn step(&mut self) -> Result<StepStats, TrainError> {
+        Self::step(self)
+    }
+
+    fn checkpointing(&self) -> Checkpointing {
+        Self::checkpointing(self)
+    }
+
+    fn set_checkpointing(&mut self, checkpointing: Checkpointing) {
+        Self::set_checkpointing(self, checkpointing);
+    }
 }
 
 /// A training going on.
@@ -120,7 +135,19 @@ impl Training<'_> {
     }
 
     fn step(&mut self) -> Result<(), Halt> {
-        let stats = self.trainer.step()?;
+        let next = self.trainer.step_count() + 1;
+        let (job, settings) = (&*self.job, &mut self.session.record.settings);
+        let mut less = false;
+        let stats = step_within(self.trainer, next, |checkpointing, report| {
+            settings.checkpointing = checkpointing;
+            less = true;
+            job.emit(Event::Warning(report));
+        })?;
+        if less {
+            // A run that is taken up again begins with what fits.
+            self.run.still_there()?;
+            self.run.write_record(&self.session.record)?;
+        }
         self.run.still_there()?;
         self.run.append_metrics(&stats)?;
         if let Some(scale) = stats.overflowed {

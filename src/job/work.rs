@@ -16,6 +16,7 @@ use super::request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest,
 };
+use super::room::foretold;
 use super::sampling::{SampleSpec, sample};
 use super::saved::{TrainedFile, refuse_scales};
 use super::session::{Record, Session};
@@ -63,6 +64,12 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     check_method(request.config.method, &folder)?;
     recommended(&mut request.config, &folder)?;
     check_training(&request.config, &folder)?;
+    if device.is_cpu()
+        && request.config.steps > 0
+        && let Some(text) = foretold(&request.config, &folder)?
+    {
+        job.emit(Event::Note { text });
+    }
     let (mut first, mut more) = read_clips(job, &request, &folder)?;
     let controls = read_controls(job, &request, &folder, (&mut first, &mut more))?;
     let mut run = match &request.run {

@@ -8,9 +8,9 @@ use super::Method;
 use super::motion_director::{self, Part};
 use super::tuned::{Branches, Precision, Tuned, Tuning};
 use crate::models::{
-    AdapterName, CONTROLNET_PREFIX, ChooseAdapters, ControlNetModel, Factor, InflatedUNet,
-    Inflation, KeyReport, ModelError, ModelFolder, ModelKind, TemporalBias, UNet3DConditionModel,
-    Weights, WrongShape, shown,
+    AdapterName, Adapters, CONTROLNET_PREFIX, ControlNetModel, Factor, InflatedUNet, Inflation,
+    KeyReport, ModelError, ModelFolder, ModelKind, TemporalBias, UNet3DConditionModel, Weights,
+    WrongShape, shown,
 };
 
 /// Names of a file's tensors with their shapes.
@@ -112,16 +112,17 @@ impl Saved {
             return Ok(Tuned::plain(unet, vars));
         }
         let branches = Branches::new(self.spatial_sets());
-        let adapters = || -> (ChooseAdapters, u64) {
-            let (branches, ranks) = (branches.clone(), self.ranks.clone());
-            let choose = move |layer: &str| {
-                let ranks = ranks.get(layer);
-                branches.beside(layer, |set| ranks?.get(&set).copied())
-            };
-            (Box::new(choose), 0)
+        let (chosen, ranks) = (branches.clone(), self.ranks.clone());
+        let choose = move |layer: &str| {
+            let ranks = ranks.get(layer);
+            chosen.beside(layer, |set| ranks?.get(&set).copied())
         };
-        let dtype = device.bf16_default_to_f32();
-        Tuned::adapted(folder, branches.clone(), adapters, dtype, device)
+        let adapters = Adapters {
+            choose: Box::new(choose),
+            seed: 0,
+        };
+        let weights = folder.unet_weights(device.bf16_default_to_f32(), device)?;
+        Tuned::adapted(&weights, folder.video_config()?, branches, adapters)
     }
 }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::Method;
 use super::motion_director::{self, Part};
 use crate::models::{
-    Adapter, Adapters, ChooseAdapters, Inflating, Inflation, ModelError, ModelFolder, Network,
-    SingleFrame, TemporalBias, Weights,
+    Adapter, Adapters, Inflating, Inflation, ModelError, ModelFolder, Network, SingleFrame,
+    TemporalBias, UNet3DConditionModel, UNet3DConfig, Weights,
 };
 use crate::nn::Branch;
 
@@ -149,22 +149,18 @@ impl Tuned {
 
     /// A network with adapters beside it.
     pub(super) fn adapted(
-        folder: &ModelFolder,
+        weights: &Weights,
+        config: &UNet3DConfig,
         branches: Branches,
-        adapters: impl Fn() -> (ChooseAdapters, u64),
-        dtype: DType,
-        device: &Device,
+        adapters: Adapters,
     ) -> Result<Self, ModelError> {
-        let prepare = |weights: &Weights| {
-            let (choose, seed) = adapters();
-            weights.set_adapters(Adapters { choose, seed });
-        };
-        let (mut unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
+        weights.set_adapters(adapters);
+        let mut unet = UNet3DConditionModel::new(weights, config)?;
         // The spatial pass sees one frame, which goes past the temporal layers.
         unet.single_frame = SingleFrame::SkipTemporal;
         Ok(Self {
             unet: unet.into(),
-            vars,
+            vars: weights.trainables(),
             branches: Some(branches),
         })
     }
@@ -202,26 +198,47 @@ impl Method {
         tuning: Tuning,
         device: &Device,
     ) -> Result<Tuned, ModelError> {
-        let dtype = tuning.precision.dtype(device);
+        match self {
+            Self::TuneAVideo | Self::ControlVideo => {
+                self.load_inflated(folder, tuning, &|name| self.trains(name), device)
+            }
+            Self::Vmc | Self::MotionDirector => {
+                let config = folder.video_config()?;
+                let weights = folder.unet_weights(tuning.precision.dtype(device), device)?;
+                self.build(&weights, config, tuning)
+            }
+        }
+    }
+
+    /// Builds a text-to-video model's denoising network of these weights with what this method trains.
+    ///
+    /// # Errors
+    /// When the weights cannot be read or do not fit, or the method is one for image models.
+    pub fn build(
+        self,
+        weights: &Weights,
+        config: &UNet3DConfig,
+        tuning: Tuning,
+    ) -> Result<Tuned, ModelError> {
         match self {
             Self::Vmc => {
-                let prepare = |weights: &Weights| weights.set_trainable(&|name| self.trains(name));
-                let (unet, vars) = folder.load_tuned_unet(&prepare, dtype, device)?;
-                Ok(Tuned::plain(unet, vars))
+                weights.set_trainable(&|name| self.trains(name));
+                let unet = UNet3DConditionModel::new(weights, config)?;
+                Ok(Tuned::plain(unet, weights.trainables()))
             }
             Self::MotionDirector => {
                 let branches = Branches::new(tuning.spatial_sets.max(1));
                 let chosen = branches.clone();
-                let adapters = move || -> (ChooseAdapters, u64) {
-                    let branches = chosen.clone();
-                    let choose = move |layer: &str| branches.beside(layer, |_| Some(tuning.rank));
-                    (Box::new(choose), tuning.seed)
+                let choose = move |layer: &str| chosen.beside(layer, |_| Some(tuning.rank));
+                let adapters = Adapters {
+                    choose: Box::new(choose),
+                    seed: tuning.seed,
                 };
-                Tuned::adapted(folder, branches, adapters, dtype, device)
+                Tuned::adapted(weights, config, branches, adapters)
             }
-            Self::TuneAVideo | Self::ControlVideo => {
-                self.load_inflated(folder, tuning, &|name| self.trains(name), device)
-            }
+            Self::TuneAVideo | Self::ControlVideo => Err(ModelError::Unsupported {
+                what: "a method for image models".to_owned(),
+            }),
         }
     }
 

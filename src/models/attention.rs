@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::error::ModelError;
 use super::weights::Weights;
-use crate::nn::{LayerNorm, Linear, Mask, attention, geglu};
+use crate::nn::{LayerNorm, Linear, Mask, Piece, Skip, attention, chain};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -39,9 +39,9 @@ impl Attention {
         })
     }
 
-    /// Shape: `x [n, t, c]`, `context [n, u, d]`; returns `[n, t, c]`.
-    pub fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        self.forward_over(x, context, |projected| Ok(projected.clone()))
+    /// Shape: `x [n, t, c]`, `context [n, u, d]`, returns `[n, t, c]`, or where something is added its shape.
+    pub fn forward(&self, x: &Tensor, context: &Tensor, skip: Skip<'_>) -> Result<Tensor> {
+        self.forward_over(x, context, skip, |projected| Ok(projected.clone()))
     }
 
     /// As [`Self::forward`], where the keys and values that a row of `x` sees are gathered from the projections of the
@@ -50,6 +50,7 @@ impl Attention {
         &self,
         x: &Tensor,
         context: &Tensor,
+        skip: Skip<'_>,
         gather: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let (q, k, v) = (
@@ -57,8 +58,8 @@ impl Attention {
             gather(&self.to_k.forward(context)?)?,
             gather(&self.to_v.forward(context)?)?,
         );
-        self.to_out
-            .forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+        let attended = attention(&q, &k, &v, self.heads, Mask::None)?;
+        chain(&attended, &[Piece::Linear(&self.to_out)], skip)
     }
 
     /// Attention to words that several rows share, `n / b` consecutive ones each.
@@ -66,12 +67,12 @@ impl Attention {
     /// Every query looks at the same words, so the frames of a clip are one long row of queries: the words are projected
     /// once a clip and not once a frame.
     ///
-    /// Shape: `x [n, t, c]`, `text [b, u, d]`; returns `[n, t, c]`.
-    pub fn forward_shared(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+    /// Shape: `x [n, t, c]`, `text [b, u, d]`, `skip [n, t, c]`; returns `[n, t, c]`.
+    pub fn forward_shared(&self, x: &Tensor, text: &Tensor, skip: Skip<'_>) -> Result<Tensor> {
         let (n, t, c) = x.dims3()?;
         let clips = text.dim(0)?;
         let rows = x.reshape((clips, n / clips * t, c))?;
-        self.forward(&rows, text)?.reshape((n, t, c))
+        self.forward(&rows, text, skip)?.reshape((n, t, c))
     }
 }
 
@@ -91,8 +92,14 @@ impl FeedForward {
         })
     }
 
-    /// Shape: `[.., c]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.ff_out.forward(&geglu(&self.ff_in.forward(x)?)?)
+    /// `x + ff(norm(x))`. Shape: `[.., c]` to the same.
+    pub fn forward(&self, x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let pieces = [
+            Piece::LayerNorm(norm),
+            Piece::Linear(&self.ff_in),
+            Piece::Geglu,
+            Piece::Linear(&self.ff_out),
+        ];
+        chain(x, &pieces, Skip::Input)
     }
 }

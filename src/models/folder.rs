@@ -308,16 +308,23 @@ impl ModelFolder {
         dtype: DType,
         device: &Device,
     ) -> Result<(UNet3DConditionModel, BTreeMap<String, Var>), ModelError> {
-        let UNetConfig::Video(config) = &self.unet else {
-            let what = "a method for image models".to_owned();
-            return Err(ModelError::Unsupported { what });
-        };
-        let weights = self.weights(UNET_WEIGHTS, dtype, device, &|w| {
-            UNet3DConditionModel::new(w, config).map(drop)
-        })?;
+        let config = self.video_config()?;
+        let weights = self.unet_weights(dtype, device)?;
         prepare(&weights);
         let unet = UNet3DConditionModel::new(&weights, config)?;
         Ok((unet, weights.trainables()))
+    }
+
+    /// The weights of a text-to-video model's denoising network, held against its configuration; they are read as `dtype` when
+    /// a network is built of them.
+    ///
+    /// # Errors
+    /// As [`Self::load_unet`].
+    pub fn unet_weights(&self, dtype: DType, device: &Device) -> Result<Weights, ModelError> {
+        let config = self.video_config()?;
+        self.weights(UNET_WEIGHTS, dtype, device, &|w| {
+            UNet3DConditionModel::new(w, config).map(drop)
+        })
     }
 
     /// Loads the denoising network of an image model, inflated, with a variable for each weight `trainable` chooses by
@@ -407,6 +414,16 @@ impl ModelFolder {
             UNetConfig::Video(unet) => Some(unet),
             UNetConfig::Image(_) => None,
         }
+    }
+
+    /// As [`Self::unet_config`].
+    ///
+    /// # Errors
+    /// For an image model.
+    pub fn video_config(&self) -> Result<&UNet3DConfig, ModelError> {
+        self.unet_config().ok_or_else(|| ModelError::Unsupported {
+            what: "a method for image models".to_owned(),
+        })
     }
 
     /// Sizes of the denoising network of an image model.

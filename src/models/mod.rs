@@ -50,6 +50,6 @@ pub use layout::{ModelCard, ModelKind};
 pub use mistake::Mistake;
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;
-pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
+pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig, Walk, activations};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
 pub use weights::Weights;

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::error::ModelError;
 use super::weights::Weights;
-use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Padding, upsample_nearest};
+use crate::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear, Padding, Piece, Skip, chain};
 
 /// `act(norm(x))` of an image batch, statistics per image.
 pub(super) fn norm_silu(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
@@ -82,28 +82,50 @@ impl ResnetBlock2D {
     /// As [`Self::forward`], with the norms' statistics over `images` consecutive images together: 1, or the frames of a
     /// clip where the network was inflated (spec 6).
     pub fn forward_over(&self, x: &Tensor, time: Option<&Tensor>, images: usize) -> Result<Tensor> {
-        let normed = norm_silu_over(&self.norm1, x, images)?;
-        let mut hidden = self.conv1.forward(&normed)?;
-        if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
-            let (n, h, w, c) = hidden.dims4()?;
-            let shift = proj.forward(time)?.unsqueeze(1)?;
-            let clips = shift.dim(0)?;
-            // All frames of a clip share one row of the embedding.
-            hidden = hidden
-                .reshape((clips, n / clips * h * w, c))?
-                .broadcast_add(&shift)?
-                .reshape((n, h, w, c))?;
-        }
-        let normed = norm_silu_over(&self.norm2, &hidden, images)?;
-        let hidden = self.conv2.forward(&normed)?;
-        let sum = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x)? + hidden,
-            None => x + hidden,
+        // All frames of a clip share one row of the embedding.
+        let shift = match (&self.time_emb_proj, time) {
+            (Some(proj), Some(time)) => Some(proj.forward(time)?),
+            _ => None,
+        };
+        let sum = if images == 1 {
+            self.each_image(x, shift.as_ref())
+        } else {
+            self.pooled(x, shift.as_ref(), images)
         }?;
         if self.output_scale == 1.0 {
             Ok(sum)
         } else {
             sum / self.output_scale
+        }
+    }
+
+    fn each_image(&self, x: &Tensor, shift: Option<&Tensor>) -> Result<Tensor> {
+        let mut pieces = vec![Piece::NormSilu(&self.norm1), Piece::Conv(&self.conv1)];
+        pieces.extend(shift.map(Piece::Shift));
+        pieces.extend([Piece::NormSilu(&self.norm2), Piece::Conv(&self.conv2)]);
+        let skip = match &self.conv_shortcut {
+            Some(shortcut) => Skip::Through(shortcut),
+            None => Skip::Input,
+        };
+        chain(x, &pieces, skip)
+    }
+
+    fn pooled(&self, x: &Tensor, shift: Option<&Tensor>, images: usize) -> Result<Tensor> {
+        let normed = norm_silu_over(&self.norm1, x, images)?;
+        let mut hidden = self.conv1.forward(&normed)?;
+        if let Some(shift) = shift {
+            let (n, h, w, c) = hidden.dims4()?;
+            let clips = shift.dim(0)?;
+            hidden = hidden
+                .reshape((clips, n / clips * h * w, c))?
+                .broadcast_add(&shift.unsqueeze(1)?)?
+                .reshape((n, h, w, c))?;
+        }
+        let normed = norm_silu_over(&self.norm2, &hidden, images)?;
+        let hidden = self.conv2.forward(&normed)?;
+        match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x)? + hidden,
+            None => x + hidden,
         }
     }
 }
@@ -158,6 +180,7 @@ impl Upsample2D {
 
     /// Shape: `[n, h, w, c]` to `[n, h2, w2, c]`; the size is given because it need not be twice the input's.
     pub fn forward(&self, x: &Tensor, (h2, w2): (usize, usize)) -> Result<Tensor> {
-        self.0.forward(&upsample_nearest(x, h2, w2)?)
+        let pieces = [Piece::Upsample(h2, w2), Piece::Conv(&self.0)];
+        chain(x, &pieces, Skip::Nothing)
     }
 }

@@ -141,17 +141,12 @@ impl Conv2d {
     /// # Errors
     /// When the channels do not fit or the image is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, h, w, c) = x.dims4()?;
-        let (out, inp, kh, kw) = self.dims;
-        if c != inp {
-            candle_core::bail!(
-                "conv2d: input {:?} does not end with the {inp} channels of the layer",
-                x.shape()
-            );
-        }
-        let output = self.config.output_size((h, w), (kh, kw))?;
+        let (n, h, w, _) = x.dims4()?;
+        self.check(x.dims())?;
+        let (_, _, kh, kw) = self.dims;
         let fits = kh * kw <= plan::Convolution::MOST_TAPS && cuda::is_ready(x);
         if let Some(packed) = self.packed.as_ref().filter(|_| fits) {
+            let output = self.config.output_size((h, w), (kh, kw))?;
             return self.on_gpu(x, packed, output);
         }
         if !is_cpu(x) {
@@ -167,6 +162,13 @@ impl Conv2d {
                 &self.config,
             );
         }
+        apply1(x, self.product((n, h, w))?)
+    }
+
+    /// The convolution of `[n, h, w, i]` as a kernel.
+    pub(super) fn product(&self, (n, h, w): (usize, usize, usize)) -> Result<FrozenProduct> {
+        let (out, _, kh, kw) = self.dims;
+        let output = self.config.output_size((h, w), (kh, kw))?;
         let Conv2dConfig { stride, padding } = self.config;
         let geometry = Geometry {
             images: n,
@@ -184,15 +186,29 @@ impl Conv2d {
             Kind::Image(geometry, vec![n, output.0, output.1, out])
         };
         let (weight, bias) = (self.weight.clone(), self.bias_numbers.clone());
-        apply1(
-            x,
-            FrozenProduct {
-                weight,
-                bias,
-                kind,
-                direction: Direction::Forward,
-            },
-        )
+        Ok(FrozenProduct {
+            weight,
+            bias,
+            kind,
+            direction: Direction::Forward,
+        })
+    }
+
+    pub(super) fn check(&self, dims: &[usize]) -> Result<()> {
+        let inp = self.dims.1;
+        if dims.last() != Some(&inp) {
+            candle_core::bail!(
+                "conv2d: input {dims:?} does not end with the {inp} channels of the layer"
+            );
+        }
+        Ok(())
+    }
+
+    /// The shape of the output for `n` images.
+    pub(super) fn output_dims(&self, (n, h, w): (usize, usize, usize)) -> Result<Vec<usize>> {
+        let (out, _, kh, kw) = self.dims;
+        let (h, w) = self.config.output_size((h, w), (kh, kw))?;
+        Ok(vec![n, h, w, out])
     }
 }
 
@@ -232,7 +248,7 @@ impl Conv2d {
 /// A frozen convolution over frames: kernel (3, 1, 1), zeros before the first and after the last frame.
 #[derive(Clone, Debug)]
 pub struct TemporalConv {
-    conv: Conv2d,
+    pub(super) conv: Conv2d,
 }
 
 impl TemporalConv {

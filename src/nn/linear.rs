@@ -34,6 +34,17 @@ struct Frozen {
     bias: Option<Arc<Vec<f64>>>,
 }
 
+impl Frozen {
+    fn product(&self) -> FrozenProduct {
+        FrozenProduct {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+            kind: Kind::Linear,
+            direction: Direction::Forward,
+        }
+    }
+}
+
 impl Linear {
     /// Shape: `weight [o, i]`, or `[o, i, 1, 1]`, which is how a convolution of a single pixel is written; `bias [o]`.
     ///
@@ -92,15 +103,30 @@ impl Linear {
     /// # Errors
     /// When the last axis of `x` is not the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.dims().last() != Some(&self.width) {
-            candle_core::bail!(
-                "linear: input {:?} does not end with the {} inputs of the layer",
-                x.shape(),
-                self.width
-            );
+        self.check(x.dims())?;
+        if let (Some(frozen), Some(lora)) = (&self.frozen, self.only_adapter())
+            && is_cpu(x)
+            && x.dtype() == compute_dtype(x.dtype())
+        {
+            let x = if grad_enabled() {
+                x.clone()
+            } else {
+                x.detach()
+            };
+            return lora.beside(frozen.product(), &x);
         }
         let y = self.plain(x)?;
         self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
+    }
+
+    pub(super) fn check(&self, dims: &[usize]) -> Result<()> {
+        if dims.last() != Some(&self.width) {
+            candle_core::bail!(
+                "linear: input {dims:?} does not end with the {} inputs of the layer",
+                self.width
+            );
+        }
+        Ok(())
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
@@ -112,20 +138,26 @@ impl Linear {
             return self.composed(x);
         }
         match &self.frozen {
-            Some(Frozen { weight, bias }) => {
-                let (weight, bias) = (weight.clone(), bias.clone());
-                apply1(
-                    x,
-                    FrozenProduct {
-                        weight,
-                        bias,
-                        kind: Kind::Linear,
-                        direction: Direction::Forward,
-                    },
-                )
-            }
+            Some(frozen) => apply1(x, frozen.product()),
             None => self.trained(x),
         }
+    }
+
+    /// The layer as a kernel, where nothing in it learns and no adapter acts.
+    pub(super) fn product(&self) -> Option<FrozenProduct> {
+        let alone = self.loras.iter().all(Lora::rests);
+        self.frozen.as_ref().filter(|_| alone).map(Frozen::product)
+    }
+
+    /// The adapter that acts, where there is exactly one.
+    fn only_adapter(&self) -> Option<&Lora> {
+        let mut acting = self.loras.iter().filter(|lora| !lora.rests());
+        acting.next().filter(|_| acting.next().is_none())
+    }
+
+    /// Numbers out.
+    pub(super) fn out(&self) -> usize {
+        self.out
     }
 
     fn trained(&self, x: &Tensor) -> Result<Tensor> {

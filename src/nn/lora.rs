@@ -1,11 +1,13 @@
 //! Low-rank adapters beside frozen linear layers (LoRA, arXiv 2106.09685), in groups that are switched together.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{DType, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
 use super::cuda;
+use super::kernels::adapted::Adapted;
+use super::kernels::frozen::FrozenProduct;
 use super::linear::Linear;
 use super::noise::NoiseStream;
 use super::param::{Param, training};
@@ -44,13 +46,19 @@ impl Dropout {
     }
 
     fn apply(&self, x: &Tensor, adapter: u32) -> Result<Tensor> {
-        let mut stream = self.stream.lane(adapter);
         if cuda::is_ready(x) {
+            let stream = self.stream.lane(adapter);
             return cuda::dropout(x, stream.dropping(1.0 - self.probability));
         }
-        let mask = stream.chance(x.shape(), 1.0 - self.probability, x.device())?;
-        let keep = mask.affine(1.0 / (1.0 - self.probability), 0.0)?;
+        let keep = self.mask(x.shape(), adapter)?.to_device(x.device())?;
         x.mul(&keep.to_dtype(x.dtype())?)
+    }
+
+    /// What an adapter's output is multiplied with: 0 where it is left out, else the factor that keeps the expected sum.
+    pub(super) fn mask(&self, shape: &Shape, adapter: u32) -> Result<Tensor> {
+        let mut stream = self.stream.lane(adapter);
+        let mask = stream.chance(shape, 1.0 - self.probability, &Device::Cpu)?;
+        mask.affine(1.0 / (1.0 - self.probability), 0.0)
     }
 }
 
@@ -90,16 +98,15 @@ impl Branch {
             .unwrap_or_else(PoisonError::into_inner) = dropout;
     }
 
-    fn drop_some(&self, x: Tensor, adapter: u32) -> Result<Tensor> {
+    /// The dropout of the pass at hand.
+    fn dropout(&self) -> Option<Dropout> {
         let dropout = self
             .0
             .dropout
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match dropout.as_ref() {
-            Some(dropout) if dropout.probability > 0.0 && training() => dropout.apply(&x, adapter),
-            _ => Ok(x),
-        }
+        let acts = |dropout: &&Dropout| dropout.probability > 0.0 && training();
+        dropout.as_ref().filter(acts).cloned()
     }
 
     /// The number of a new adapter of this branch, counted from 0.
@@ -139,6 +146,26 @@ impl Lora {
         })
     }
 
+    /// The frozen layer `product` with this adapter beside it, as one kernel. Shape: `x [.., i]` to `[.., o]`.
+    pub(super) fn beside(&self, product: FrozenProduct, x: &Tensor) -> Result<Tensor> {
+        let dtype = x.dtype();
+        let (down, up) = (self.down.weight().tensor(), self.up.weight().tensor());
+        let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
+        let op = Adapted {
+            layer: product,
+            scale: self.branch.scale(),
+            dropout: self.branch.dropout().map(|dropout| (dropout, self.number)),
+            wanted: (x.track_op(), down.track_op()),
+            inner: OnceLock::new(),
+        };
+        x.contiguous()?.apply_op3(&down, &up, op)
+    }
+
+    /// Whether it adds nothing in the pass at hand.
+    pub(super) fn rests(&self) -> bool {
+        self.branch.scale() == 0.0
+    }
+
     /// Shape: `x [.., i]`, `y [.., o]` the output of the layer beside it; returns their sum `[.., o]`.
     ///
     /// # Errors
@@ -149,7 +176,10 @@ impl Lora {
             return Ok(y);
         }
         let branch = self.up.forward(&self.down.forward(x)?)?;
-        let branch = self.branch.drop_some(branch, self.number)?;
+        let branch = match self.branch.dropout() {
+            Some(dropout) => dropout.apply(&branch, self.number)?,
+            None => branch,
+        };
         y + branch.affine(scale, 0.0)?
     }
 }
@@ -164,7 +194,7 @@ pub fn starting_values(
     noise: &mut NoiseStream,
     rank: usize,
     (i, o): (usize, usize),
-    device: &candle_core::Device,
+    device: &Device,
 ) -> Result<(Var, Var)> {
     let rank = rank.min(i).min(o).max(1);
     let down = noise

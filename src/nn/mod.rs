@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod chain;
 pub mod checkpoint;
 pub mod conv;
 pub mod embedding;
@@ -28,6 +29,7 @@ mod kernels;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention};
+pub use chain::{Piece, Skip, chain};
 pub use checkpoint::{Checkpointing, Tape};
 pub use conv::{Conv2d, Conv2dConfig, Padding, TemporalConv};
 pub use embedding::timestep_embedding;
@@ -37,6 +39,12 @@ pub use noise::{NoiseStream, Purpose};
 pub use norm::{GroupNorm, LayerNorm};
 pub use param::{Param, grad_enabled, no_grad};
 pub use resize::upsample_nearest;
+
+/// Multiplications that the processor's products and attention have done since the program began: what a benchmark holds
+/// against the time they took.
+pub fn multiplications() -> u64 {
+    kernels::product::work_done()
+}
 
 /// Sets how many threads the kernels use. Works once, before the first kernel has run.
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::conv::bias_numbers;
 use super::cuda::{self, Prepared};
@@ -51,12 +51,11 @@ impl Affine {
         Ok((self.weight.to_dtype(wide)?, self.bias.to_dtype(wide)?))
     }
 
-    fn check(&self, op: &'static str, x: &Tensor) -> Result<()> {
+    fn check(&self, op: &'static str, dims: &[usize]) -> Result<()> {
         let channels = self.numbers.0.len();
-        if x.rank() < 2 || x.dim(D::Minus1)? != channels {
+        if dims.len() < 2 || dims.last() != Some(&channels) {
             candle_core::bail!(
-                "{op}: input {:?} does not end with the {channels} channels of the layer",
-                x.shape()
+                "{op}: input {dims:?} does not end with the {channels} channels of the layer"
             );
         }
         Ok(())
@@ -108,28 +107,29 @@ impl GroupNorm {
         self.apply(x, true)
     }
 
-    fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
-        self.affine.check("group norm", x)?;
-        let Affine {
+    /// The norm as a kernel for inputs of this shape.
+    pub(super) fn checked_op(&self, dims: &[usize], silu: bool) -> Result<GroupNormOp> {
+        self.affine.check("group norm", dims)?;
+        Ok(self.op(silu))
+    }
+
+    fn op(&self, silu: bool) -> GroupNormOp {
+        let (weight, bias) = self.affine.numbers.clone();
+        GroupNormOp {
             weight,
             bias,
-            numbers,
-            ..
-        } = &self.affine;
+            groups: self.groups,
+            eps: self.eps,
+            silu,
+            statistics: OnceLock::new(),
+        }
+    }
+
+    fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        self.affine.check("group norm", x.dims())?;
+        let Affine { weight, bias, .. } = &self.affine;
         if is_cpu(x) {
-            let (weight, bias) = numbers.clone();
-            let statistics = OnceLock::new();
-            return apply1(
-                x,
-                GroupNormOp {
-                    weight,
-                    bias,
-                    groups: self.groups,
-                    eps: self.eps,
-                    silu,
-                    statistics,
-                },
-            );
+            return apply1(x, self.op(silu));
         }
         if cuda::is_ready(x) {
             let affine = self.affine.wide(x.dtype())?;
@@ -161,22 +161,29 @@ impl LayerNorm {
         })
     }
 
+    /// The norm as a kernel for inputs of this shape.
+    pub(super) fn checked_op(&self, dims: &[usize]) -> Result<LayerNormOp> {
+        self.affine.check("layer norm", dims)?;
+        Ok(self.op())
+    }
+
+    fn op(&self) -> LayerNormOp {
+        let (weight, bias) = self.affine.numbers.clone();
+        LayerNormOp {
+            weight,
+            bias,
+            eps: self.eps,
+        }
+    }
+
     /// Shape: `[.., c]`, two axes or more, to the same.
     ///
     /// # Errors
     /// When the channels do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.affine.check("layer norm", x)?;
+        self.affine.check("layer norm", x.dims())?;
         if is_cpu(x) {
-            let (weight, bias) = self.affine.numbers.clone();
-            apply1(
-                x,
-                LayerNormOp {
-                    weight,
-                    bias,
-                    eps: self.eps,
-                },
-            )
+            apply1(x, self.op())
         } else if cuda::is_ready(x) {
             cuda::layer_norm(x, self.affine.wide(x.dtype())?, self.eps)
         } else {

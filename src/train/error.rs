@@ -56,6 +56,18 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether the device had no room for a tensor. Such an error comes as text from the device's driver.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Tensor { source, .. } = self else {
+            return false;
+        };
+        let text = source.to_string();
+        ["out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED"]
+            .iter()
+            .any(|word| text.contains(word))
+    }
+
     /// For `map_err` on tensor operations.
     pub(crate) fn during(during: &'static str) -> impl FnOnce(candle_core::Error) -> Self {
         move |source| Self::Tensor { during, source }

@@ -3,6 +3,7 @@
 mod config;
 mod error;
 mod items;
+pub mod memory;
 mod objective;
 mod on_device;
 mod optim;

@@ -16,7 +16,7 @@ use super::state::{file_from_tensors, tensor_from_plain};
 use crate::methods::motion_director::{self, SPATIAL_PASS_SKIPPED_ONCE_IN};
 use crate::methods::{Branches, Tuned};
 use crate::models::{AdapterName, Denoiser as _};
-use crate::nn::{Dropout, NoiseStream, Purpose, Tape};
+use crate::nn::{Checkpointing, Dropout, NoiseStream, Purpose, Tape};
 use crate::project::{Checkpoint, CheckpointState, LiveSettings, TensorFile};
 use crate::schedulers::NoiseSchedule;
 
@@ -68,6 +68,8 @@ pub struct Trainer {
     spatial: Vec<Part>,
     /// The spatial set that had its single-frame pass in this step.
     spatial_acts: Option<usize>,
+    /// The single-frame pass of a step whose second pass failed: it has moved its weights and is not run again.
+    spatial_done: Option<SpatialDone>,
     loss_scale: LossScale,
     objective: Objective,
     items: Items,
@@ -75,6 +77,15 @@ pub struct Trainer {
     noise: NoiseStream,
     frames: NoiseStream,
     step: u32,
+    grad_norms: BTreeMap<String, f64>,
+}
+
+/// A single-frame pass that is over, of a step that is not.
+#[derive(Clone, Debug)]
+struct SpatialDone {
+    step: u32,
+    acts: Option<usize>,
+    value: Option<f64>,
     grad_norms: BTreeMap<String, f64>,
 }
 
@@ -114,6 +125,7 @@ impl Trainer {
             main: part(main),
             spatial: spatial.into_iter().map(part).collect(),
             spatial_acts: None,
+            spatial_done: None,
             objective,
             items,
             timesteps: NoiseStream::new(config.seed, Purpose::Timestep),
@@ -176,13 +188,37 @@ impl Trainer {
         Ok(())
     }
 
-    /// One step: draw noise and timestep, compute the loss, update the weights.
+    /// What a step remembers.
+    #[must_use]
+    pub fn checkpointing(&self) -> Checkpointing {
+        self.config.checkpointing
+    }
+
+    /// Sets what the steps to come remember; their numbers stay the same.
+    pub fn set_checkpointing(&mut self, checkpointing: Checkpointing) {
+        self.config.checkpointing = checkpointing;
+    }
+
+    /// One step: draw noise and timestep, compute the loss, update the weights. A step that failed can be done again: it
+    /// then draws the same numbers, and a single-frame pass that was over stays over.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] names the first bad tensor and leaves the weights of that pass as they were; in half
     /// precision a gradient is refused only when scaling the loss less did not help.
     /// [`TrainError::Dead`] on the first steps when a trainable tensor gets no gradient.
     pub fn step(&mut self) -> Result<StepStats, TrainError> {
+        let streams = [&self.timesteps, &self.noise, &self.frames].map(NoiseStream::position);
+        let done = self.drawn_step();
+        if done.is_err() {
+            let all = [&mut self.timesteps, &mut self.noise, &mut self.frames];
+            for (stream, position) in all.into_iter().zip(streams) {
+                stream.seek(position);
+            }
+        }
+        done
+    }
+
+    fn drawn_step(&mut self) -> Result<StepStats, TrainError> {
         let clip = self.items.of_step(self.step);
         let batch = self
             .draw(clip)
@@ -190,7 +226,16 @@ impl Trainer {
         self.grad_norms.clear();
         let scale = self.loss_scale;
         let spatial = self.spatial_pass(clip, &batch)?;
+        if self.tuned.branches.is_some() {
+            self.spatial_done = Some(SpatialDone {
+                step: self.step,
+                acts: self.spatial_acts,
+                value: spatial,
+                grad_norms: self.grad_norms.clone(),
+            });
+        }
         let mut stats = self.step_on(&batch)?;
+        self.spatial_done = None;
         if self.loss_scale != scale {
             stats.overflowed = Some(self.loss_scale.factor());
         }
@@ -282,6 +327,11 @@ impl Trainer {
         // Both are drawn in every step, so that the stream's position follows from the step.
         let skipped = self.frames.below(SPATIAL_PASS_SKIPPED_ONCE_IN) == 0;
         let frame = self.frames.below(count) as usize;
+        if let Some(done) = self.spatial_done.take_if(|done| done.step == self.step) {
+            self.spatial_acts = done.acts;
+            self.grad_norms = done.grad_norms;
+            return Ok(done.value);
+        }
         if skipped {
             return Ok(None);
         }

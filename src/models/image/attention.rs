@@ -7,7 +7,7 @@ use super::super::error::ModelError;
 use super::super::weights::Weights;
 use super::config::ImageUNetConfig;
 use crate::nn::layout::{batch_to_positions, positions_to_batch};
-use crate::nn::{GroupNorm, LayerNorm, Linear};
+use crate::nn::{GroupNorm, LayerNorm, Linear, Skip};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -98,12 +98,13 @@ impl InflatedBlock {
     pub fn forward(&self, x: &Tensor, text: &Tensor, frames: usize) -> Result<Tensor> {
         let [norm1, norm2, norm3] = &self.norms;
         let normed = norm1.forward(x)?;
-        let mut x = (x + self.self_attention(&normed, frames)?)?;
+        let mut x = self.self_attention(&normed, frames, Skip::Tensor(x))?;
         if let Temporal::Beside { attention, conv } = &self.temporal {
             x = (x + conv.forward(&over_frames(attention, &normed, frames)?)?)?;
         }
-        let x = (&x + self.attn2.forward_shared(&norm2.forward(&x)?, text)?)?;
-        let x = (&x + self.ff.forward(&norm3.forward(&x)?)?)?;
+        let normed = norm2.forward(&x)?;
+        let x = self.attn2.forward_shared(&normed, text, Skip::Tensor(&x))?;
+        let x = self.ff.forward(&x, norm3)?;
         match &self.temporal {
             Temporal::After { norm, attention } => {
                 &x + over_frames(attention, &norm.forward(&x)?, frames)?
@@ -113,12 +114,12 @@ impl InflatedBlock {
     }
 
     /// Shape: `x [b * f, t, c]` to the same.
-    fn self_attention(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
+    fn self_attention(&self, x: &Tensor, frames: usize, skip: Skip<'_>) -> Result<Tensor> {
         match self.inflation {
-            Inflation::Pictures => self.attn1.forward(x, x),
+            Inflation::Pictures => self.attn1.forward(x, x, skip),
             Inflation::SparseCausal => self
                 .attn1
-                .forward_over(x, x, |keys| first_and_former(keys, frames)),
+                .forward_over(x, x, skip, |keys| first_and_former(keys, frames)),
             Inflation::KeyFrame => {
                 // All frames look at the same tokens: the clip is one long row of queries.
                 let (n, t, c) = x.dims3()?;
@@ -127,7 +128,7 @@ impl InflatedBlock {
                     .narrow(1, 0, 1)?
                     .squeeze(1)?
                     .contiguous()?;
-                self.attn1.forward_shared(x, &first)
+                self.attn1.forward_shared(x, &first, skip)
             }
         }
     }
@@ -154,7 +155,7 @@ fn over_frames(attention: &Attention, x: &Tensor, frames: usize) -> Result<Tenso
     let (n, t, c) = x.dims3()?;
     let clips = n / frames;
     let tokens = positions_to_batch(&x.reshape((clips, frames, t, c))?)?;
-    let attended = attention.forward(&tokens, &tokens)?;
+    let attended = attention.forward(&tokens, &tokens, Skip::Nothing)?;
     batch_to_positions(&attended, clips)?.reshape((n, t, c))
 }
 

@@ -6,8 +6,7 @@ use super::super::attention::{Attention, FeedForward, TRANSFORMER_NORM_EPS, laye
 use super::super::error::ModelError;
 use super::super::weights::Weights;
 use super::config::UNet3DConfig;
-use crate::nn::layout::{batch_to_positions, positions_to_batch};
-use crate::nn::{GroupNorm, LayerNorm, Linear};
+use crate::nn::{GroupNorm, LayerNorm, Linear, Piece, Skip, chain};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -49,15 +48,13 @@ impl BasicTransformerBlock {
     fn forward(&self, x: &Tensor, text: Option<&Tensor>) -> Result<Tensor> {
         let [norm1, norm2, norm3] = &self.norms;
         let normed = norm1.forward(x)?;
-        let x = (x + self.attn1.forward(&normed, &normed)?)?;
+        let x = self.attn1.forward(&normed, &normed, Skip::Tensor(x))?;
         let normed = norm2.forward(&x)?;
-        let attended = match text {
-            None => self.attn2.forward(&normed, &normed)?,
-            Some(text) => self.attn2.forward_shared(&normed, text)?,
+        let x = match text {
+            None => self.attn2.forward(&normed, &normed, Skip::Tensor(&x))?,
+            Some(text) => self.attn2.forward_shared(&normed, text, Skip::Tensor(&x))?,
         };
-        let x = (x + attended)?;
-        let hidden = self.ff.forward(&norm3.forward(&x)?)?;
-        x + hidden
+        self.ff.forward(&x, norm3)
     }
 }
 
@@ -85,11 +82,10 @@ impl Transformer2DModel {
     /// Shape: `x [b * f, h, w, c]`, `text [b, n, d]`; returns the shape of `x`.
     pub fn forward(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
-        let tokens = self.norm.forward(&x.reshape((n, h * w, c))?)?;
-        let tokens = self
-            .block
-            .forward(&self.proj_in.forward(&tokens)?, Some(text))?;
-        x + self.proj_out.forward(&tokens)?.reshape((n, h, w, c))?
+        let entry = [Piece::Norm(&self.norm), Piece::Linear(&self.proj_in)];
+        let tokens = chain(&x.reshape((n, h * w, c))?, &entry, Skip::Nothing)?;
+        let tokens = self.block.forward(&tokens, Some(text))?;
+        chain(&tokens, &[Piece::Linear(&self.proj_out)], Skip::Tensor(x))
     }
 }
 
@@ -133,10 +129,18 @@ impl TransformerTemporalModel {
     pub fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
         let clips = n / frames;
-        let normed = self.norm.forward(&x.reshape((clips, frames * h * w, c))?)?;
-        let tokens = positions_to_batch(&normed.reshape((clips, frames, h * w, c))?)?;
-        let tokens = self.block.forward(&self.proj_in.forward(&tokens)?, None)?;
-        let tokens = batch_to_positions(&self.proj_out.forward(&tokens)?, clips)?;
-        x + tokens.reshape((n, h, w, c))?
+        let entry = [
+            Piece::Norm(&self.norm),
+            Piece::PositionsToBatch,
+            Piece::Linear(&self.proj_in),
+        ];
+        let clip = x.reshape((clips, frames, h * w, c))?;
+        let tokens = chain(&clip, &entry, Skip::Nothing)?;
+        let tokens = self.block.forward(&tokens, None)?;
+        let exit = [
+            Piece::Linear(&self.proj_out),
+            Piece::BatchToPositions(clips),
+        ];
+        chain(&tokens, &exit, Skip::Tensor(x))
     }
 }

@@ -8,7 +8,7 @@ use super::super::resnet::{DownPadding, Downsample2D, ResnetBlock2D, ResnetConfi
 use super::super::weights::Weights;
 use super::attention::{Transformer2DModel, TransformerTemporalModel};
 use super::config::{BlockKind, UNet3DConfig};
-use crate::nn::{GroupNorm, Tape, TemporalConv};
+use crate::nn::{GroupNorm, Piece, Skip, Tape, TemporalConv, chain};
 
 type Built<T> = std::result::Result<T, ModelError>;
 
@@ -54,13 +54,12 @@ impl TemporalConvLayer {
     /// Shape: `x [b * f, h, w, c]`; returns the same.
     fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let (n, h, w, c) = x.dims4()?;
-        let (clips, s) = (n / frames, h * w);
-        let mut hidden = x.reshape((clips, frames * s, c))?;
-        for (norm, conv) in &self.stages {
-            let normed = norm.forward_silu(&hidden)?.reshape((clips, frames, s, c))?;
-            hidden = conv.forward(&normed)?.reshape((clips, frames * s, c))?;
-        }
-        x + hidden.reshape((n, h, w, c))?
+        let clip = x.reshape((n / frames, frames, h * w, c))?;
+        let stages = self.stages.iter();
+        let pieces: Vec<Piece<'_>> = stages
+            .flat_map(|(norm, conv)| [Piece::NormSilu(norm), Piece::TemporalConv(conv)])
+            .collect();
+        chain(&clip, &pieces, Skip::Input)?.reshape((n, h, w, c))
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use super::product::{Matrix, Panels, Start, Strides, multiply_here, multiply_shared};
+use super::product::{Matrix, Panels, Start, Strides, count_work, multiply_here, multiply_shared};
 use super::shared::SharedMut;
 use super::simd::{Level, vectorized};
 use super::weight::{numbers, with_numbers};
@@ -188,6 +188,7 @@ impl AttentionOp {
     #[expect(unsafe_code, reason = "pieces of the result are disjoint")]
     fn forward<T: Real>(self, sizes: &Sizes, (q, k, v): (&[T], &[T], &[T]), y: &mut [T]) {
         let problems = sizes.images * sizes.heads;
+        count_work(2 * problems * sizes.queries * sizes.keys * sizes.depth);
         let blocks = sizes.queries.div_ceil(BLOCK);
         let pieces = PIECES.div_ceil(problems.max(1)).min(blocks);
         let blocks_per_piece = blocks.div_ceil(pieces.max(1));
@@ -237,6 +238,11 @@ impl AttentionOp {
 
     /// Gradients of q, k and v; those not wanted stay as they are.
     fn backward<T: Real>(self, sizes: &Sizes, operands: &Operands<'_, T>, into: &Gradients<'_, T>) {
+        // Scores and their gradients, and a product for each gradient that is wanted.
+        let products = 2 + self.wanted.iter().filter(|wanted| **wanted).count();
+        count_work(
+            products * sizes.images * sizes.heads * sizes.queries * sizes.keys * sizes.depth,
+        );
         (0..sizes.images * sizes.heads)
             .into_par_iter()
             .for_each_init(Scratch::new, |scratch, problem| {

@@ -3,7 +3,9 @@
 //! Everything here is deterministic: work is cut by the shape of the problem, never by the number of threads,
 //! so a run repeats bit for bit on another number of cores.
 
+pub mod adapted;
 pub mod attention;
+pub mod chain;
 pub mod elementwise;
 pub mod frozen;
 pub mod group_norm;
@@ -41,6 +43,9 @@ pub trait Real:
 
     /// Vector width at `level`, in numbers.
     fn width(level: Level) -> usize;
+
+    /// The numbers of a storage of this type.
+    fn to_owned_numbers(storage: CpuStorage) -> Result<Vec<Self>>;
 
     /// Where packed weights of this type are kept.
     fn slots(cache: &Cache) -> &Slots<Self>;

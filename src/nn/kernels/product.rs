@@ -4,6 +4,8 @@
 //! are only pointed at, one pointer a row and kernel tap: a convolution needs no copy of its input (an
 //! "indirect" convolution), its padding is a pointer to zeros.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rayon::prelude::*;
 
 use super::Real;
@@ -193,6 +195,18 @@ pub enum Start<'a, T> {
     Result,
 }
 
+static WORK: AtomicU64 = AtomicU64::new(0);
+
+/// Multiplications of products and attention since the program began.
+pub fn work_done() -> u64 {
+    WORK.load(Ordering::Relaxed)
+}
+
+/// Counts some more.
+pub fn count_work(multiplications: usize) {
+    WORK.fetch_add(multiplications as u64, Ordering::Relaxed);
+}
+
 /// `result = start + left · right` on all threads.
 pub fn multiply<T: Real>(
     left: &[T],
@@ -207,6 +221,7 @@ pub fn multiply<T: Real>(
     let start = Bias::new(start, right);
     let result = SharedMut::new(result);
     let work = count * right.taps * right.depth * right.columns;
+    count_work(work);
     if work < SERIAL_WORK {
         run(Job {
             left,

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use super::weight::numbers;
-use super::{Real, for_type, gradient, storage_dtype};
+use super::weight::{numbers, with_numbers};
+use super::{Real, for_type, storage_dtype};
 
 /// `[n, h, w, c]` to `[n, h2, w2, c]`; place `i` comes from `floor(i * from / to)`.
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +73,12 @@ impl CustomOp1 for Nearest {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        for_type!(
-            x.dtype(),
-            T,
-            gradient::<T>(x, grad, |_, g, dx| self.backward(g, dx))
-        )
-        .map(Some)
+        let grad = grad.contiguous()?;
+        // The input's numbers are not read: a chain of operations may not have kept them.
+        for_type!(x.dtype(), T, {
+            let mut dx = vec![T::ZERO; x.elem_count()];
+            with_numbers::<T, _>(&grad, |g| self.backward(g, &mut dx))?;
+            Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+        })
     }
 }

@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use candle_core::CpuStorage;
+
 use super::Real;
 use super::weight::{Cache, Slots};
 
@@ -247,7 +249,7 @@ mod x86 {
 }
 
 macro_rules! real {
-    ($t:ident, $plain:literal, $m256:ident, $m512:ident) => {
+    ($t:ident, $storage:ident, $plain:literal, $m256:ident, $m512:ident) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -278,11 +280,18 @@ macro_rules! real {
                 }
             }
 
+            fn to_owned_numbers(storage: CpuStorage) -> candle_core::Result<Vec<Self>> {
+                match storage {
+                    CpuStorage::$storage(numbers) => Ok(numbers),
+                    _ => candle_core::bail!("a kernel was given numbers of another type"),
+                }
+            }
+
             fn slots(cache: &Cache) -> &Slots<Self> {
                 &cache.$t
             }
         }
     };
 }
-real!(f32, 4, __m256, __m512);
-real!(f64, 2, __m256d, __m512d);
+real!(f32, F32, 4, __m256, __m512);
+real!(f64, F64, 2, __m256d, __m512d);

@@ -69,7 +69,7 @@ impl TrainedLinear {
 }
 
 /// `gradᵀ x`, `[o, i]`.
-fn weight_gradient<T: Real>(
+pub fn weight_gradient<T: Real>(
     x: &[T],
     grad: &[T],
     (rows, inp, out): (usize, usize, usize),

@@ -1,32 +1,39 @@
-//! Times single operations, forward and backward to the input: one JSON line each, `ms` the median and `best_ms`
-//! the fastest of the runs. Names and sizes are those of the PyTorch reference, so that lines can be compared.
-//!
-//! `cargo bench --bench ops [-- NAME_PART [RUNS]]`; threads as RAYON_NUM_THREADS says.
+//! Single operations, forward and backward to the input. Names and sizes are those of the peer.
 
 use std::time::Instant;
 
+use super::FRAMES;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
+use clap::Args;
 use spectral_motion::nn::{
     self, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Mask, NoiseStream, Param, Purpose,
     TemporalConv,
 };
 
-struct Bench {
-    filter: String,
-    runs: usize,
+/// What is measured.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Only operations whose name contains this
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Runs whose median is taken
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
 }
 
-impl Bench {
+struct Bench<'a>(&'a Options);
+
+impl Bench<'_> {
     fn line(&self, name: &str, mut f: impl FnMut() -> Result<()>) -> Result<()> {
-        if !name.contains(&self.filter) {
+        if !name.contains(&self.0.filter) {
             return Ok(());
         }
         for _ in 0..2 {
             f()?;
         }
         let mut times = Vec::new();
-        for _ in 0..self.runs {
+        for _ in 0..self.0.runs {
             let start = Instant::now();
             f()?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -59,14 +66,25 @@ impl Bench {
     }
 }
 
-fn main() -> Result<()> {
-    // cargo passes `--bench`.
-    let mut args = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with("--"));
-    let filter = args.next().unwrap_or_default();
-    let runs = args.next().map_or(Ok(5), |runs| runs.parse())?;
-    let bench = Bench { filter, runs };
+/// What a product of two matrices of 1024 by 1024 reaches, in 10^9 multiplications a second: the best of ten.
+pub fn gemm_giga_per_s(device: &Device) -> Result<f64> {
+    let mut stream = NoiseStream::new(0, Purpose::Noise);
+    let mut random = || stream.normal(&[1024, 1024], DType::F32, device);
+    let (matrix, x) = (Linear::new(Param::frozen(random()?), None)?, random()?);
+    let mut best = f64::INFINITY;
+    for _ in 0..10 {
+        device.synchronize()?;
+        let start = Instant::now();
+        matrix.forward(&x)?;
+        device.synchronize()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(1.073_741_824 / best)
+}
+
+/// Prints a JSON object an operation: `ms` the median and `best_ms` the fastest of the runs.
+pub fn measure(options: &Options) -> Result<()> {
+    let bench = Bench(options);
     let mut stream = NoiseStream::new(0, Purpose::Noise);
     let mut random = |shape: &[usize]| stream.normal(shape, DType::F32, &Device::Cpu);
     let matrix = Linear::new(Param::frozen(random(&[1024, 1024])?), None)?;
@@ -100,6 +118,18 @@ fn main() -> Result<()> {
         let name = format!("attention {b}x{heads}x{n}x{d}");
         bench.both(&name, &operands, |x| {
             nn::attention(&x[0], &x[1], &x[2], heads, Mask::None)
+        })?;
+    }
+    // The part of a step that grows with the square of the frames: 1024 positions, each with a row of frames.
+    for frames in FRAMES {
+        let operands = [
+            random(&[1024, frames, 64])?,
+            random(&[1024, frames, 64])?,
+            random(&[1024, frames, 64])?,
+        ];
+        let name = format!("temporal attention 1024x2x{frames}x32");
+        bench.both(&name, &operands, |x| {
+            nn::attention(&x[0], &x[1], &x[2], 2, Mask::None)
         })?;
     }
     let norm = LayerNorm::new(&random(&[320])?, &random(&[320])?, 1e-5)?;

@@ -1,0 +1,250 @@
+//! Memory: refusing a run that cannot fit, and remembering less when a graphics card is full.
+
+use super::fitting::fit_for;
+use super::problem::Halt;
+use crate::models::ModelFolder;
+use crate::report::{Area, Report};
+use crate::train::memory::{Fitting, Network, available_bytes, fitting, remember_less};
+use crate::train::{Checkpointing, StepStats, TrainError, TransferConfig};
+
+/// How much memory a training on the processor takes at most, in words. One that needs more than there is, is refused, with
+/// the setting that would fit: the system ends a program that asks for too much, without a word and without a checkpoint.
+///
+/// Nothing for an image model: the sizes of its inflated network are not walked yet.
+pub(super) fn foretold(
+    config: &TransferConfig,
+    folder: &ModelFolder,
+) -> Result<Option<String>, Halt> {
+    let Some(unet) = folder.unet_config() else {
+        return Ok(None);
+    };
+    let network = Network::new(unet)?;
+    let room = available_bytes().unwrap_or(u64::MAX);
+    let bytes = within(room, config, (folder, &network))?;
+    Ok(Some(format!(
+        "The training takes about {} of memory at most.",
+        gigabytes(bytes)
+    )))
+}
+
+fn within(
+    room: u64,
+    config: &TransferConfig,
+    (folder, network): (&ModelFolder, &Network),
+) -> Result<u64, Halt> {
+    let fit = fit_for(config, &folder.clip_limits())?;
+    let factor = folder.vae_config().factor();
+    let side = |pixels: u32| pixels as usize / factor;
+    let needed = |choice: Fitting| {
+        let settings = TransferConfig {
+            checkpointing: choice.checkpointing,
+            ..config.clone()
+        };
+        let clip = [choice.frames, side(fit.height), side(fit.width)];
+        network.need(&settings, clip).bytes()
+    };
+    let asked = Fitting {
+        checkpointing: config.checkpointing,
+        frames: fit.frames,
+    };
+    let bytes = needed(asked);
+    if bytes <= room {
+        return Ok(bytes);
+    }
+    let advice = match fitting(room, asked, needed) {
+        Some(Fitting {
+            checkpointing,
+            frames,
+        }) => {
+            let less = format!("--checkpointing {}", name_of(checkpointing));
+            if frames == asked.frames {
+                format!("It fits with {less}, which takes longer.")
+            } else {
+                format!("It fits with {less} --frames {frames}.")
+            }
+        }
+        None => "Use a smaller --size, or a machine with more memory.".to_owned(),
+    };
+    Err(Report::new(
+        Area::Request,
+        format!(
+            "The training needs about {} of memory, and {} are free",
+            gigabytes(bytes),
+            gigabytes(room)
+        ),
+    )
+    .because(format!(
+        "{} frames of {}x{} pixels with --checkpointing {}.",
+        fit.frames,
+        fit.width,
+        fit.height,
+        name_of(config.checkpointing)
+    ))
+    .advise(advice)
+    .into())
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / f64::from(1 << 30))
+}
+
+fn name_of(checkpointing: Checkpointing) -> &'static str {
+    match checkpointing {
+        Checkpointing::Off => "off",
+        Checkpointing::Block => "block",
+        Checkpointing::Level => "level",
+    }
+}
+
+/// What a step is asked of.
+pub(super) trait Steps {
+    /// One step; a failed one leaves everything as it was before.
+    fn step(&mut self) -> Result<StepStats, TrainError>;
+    /// What a step remembers.
+    fn checkpointing(&self) -> Checkpointing;
+    /// Sets it for the steps to come.
+    fn set_checkpointing(&mut self, checkpointing: Checkpointing);
+}
+
+/// One step. Where the device is full it is done again with less remembered, which `tell` hears of; the numbers are those
+/// that the step would have had.
+pub(super) fn step_within(
+    trainer: &mut impl Steps,
+    step: u32,
+    mut tell: impl FnMut(Checkpointing, Report),
+) -> Result<StepStats, Halt> {
+    loop {
+        let error = match trainer.step() {
+            Err(error) if error.is_out_of_memory() => error,
+            done => return Ok(done?),
+        };
+        let Some(less) = remember_less(trainer.checkpointing()) else {
+            return Err(Report::new(
+                Area::Run,
+                format!("The device's memory is full at step {step}"),
+            )
+            .because_of(&error)
+            .advise("Nothing more can be left out of it: use fewer --frames or a smaller --size.")
+            .into());
+        };
+        let headline = format!(
+            "The device's memory was full at step {step}: the step is done again with --checkpointing {}",
+            name_of(less)
+        );
+        trainer.set_checkpointing(less);
+        tell(
+            less,
+            Report::new(Area::Run, headline)
+                .because_of(&error)
+                .advise("The result is the same; a step takes longer from now on."),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models;
+
+    /// A device that has room for a step from some setting on.
+    struct Full {
+        checkpointing: Checkpointing,
+        has_room: fn(Checkpointing) -> bool,
+        error: &'static str,
+        asked: Vec<Checkpointing>,
+    }
+
+    impl Steps for Full {
+        fn step(&mut self) -> Result<StepStats, TrainError> {
+            self.asked.push(self.checkpointing);
+            if (self.has_room)(self.checkpointing) {
+                return Ok(serde_json::from_value(serde_json::json!({
+                    "step": 8, "steps": 40, "timestep": 500, "base": 0.5, "bands": [], "global": 0.0,
+                    "amplitude": 0.0, "phase": 0.0, "total": 0.5, "grad_norm": 1.0, "learning_rate": 1e-3
+                }))
+                .unwrap());
+            }
+            Err(TrainError::Tensor {
+                during: "the backward pass",
+                source: candle_core::Error::Msg(self.error.to_owned()),
+            })
+        }
+        fn checkpointing(&self) -> Checkpointing {
+            self.checkpointing
+        }
+        fn set_checkpointing(&mut self, checkpointing: Checkpointing) {
+            self.checkpointing = checkpointing;
+        }
+    }
+
+    const OUT_OF_MEMORY: &str = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+
+    fn run(
+        has_room: fn(Checkpointing) -> bool,
+        error: &'static str,
+    ) -> (Result<StepStats, Halt>, Vec<Checkpointing>, Vec<String>) {
+        let mut full = Full {
+            checkpointing: Checkpointing::Off,
+            has_room,
+            error,
+            asked: Vec::new(),
+        };
+        let mut told = Vec::new();
+        let done = step_within(&mut full, 8, |_, report| told.push(report.headline));
+        (done, full.asked, told)
+    }
+
+    #[test]
+    fn a_full_device_is_answered_by_remembering_less() {
+        use Checkpointing::{Block, Level, Off};
+        let (done, asked, told) = run(|now| now == Block, OUT_OF_MEMORY);
+        assert_eq!(done.map(|stats| stats.step).ok(), Some(8));
+        assert_eq!(asked, [Off, Level, Block]);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].contains("step 8") && told[0].ends_with("--checkpointing level"));
+        assert!(told[1].ends_with("--checkpointing block"));
+    }
+
+    #[test]
+    fn when_nothing_is_left_fewer_frames_are_asked_for() {
+        let (done, asked, told) = run(|_| false, OUT_OF_MEMORY);
+        assert_eq!((asked.len(), told.len()), (3, 2));
+        let Err(Halt::Failed(report)) = done else {
+            panic!("a step without room succeeded");
+        };
+        assert!(report.to_string().contains("--frames"), "{report}");
+    }
+
+    #[test]
+    fn another_failure_is_not_tried_again() {
+        let (done, asked, told) = run(|_| false, "shape mismatch");
+        assert!(done.is_err() && told.is_empty());
+        assert_eq!(asked, [Checkpointing::Off]);
+    }
+
+    #[test]
+    fn a_run_that_cannot_fit_is_refused_with_the_setting_that_would() {
+        let folder = models::builtin().unwrap();
+        let config = TransferConfig::default();
+        let clip = [8, 16, 16];
+        let network = Network::new(folder.unet_config().unwrap()).unwrap();
+        let bytes = |checkpointing| {
+            let config = TransferConfig {
+                checkpointing,
+                ..config.clone()
+            };
+            network.need(&config, clip).bytes()
+        };
+        let (off, block) = (bytes(Checkpointing::Off), bytes(Checkpointing::Block));
+        assert!(block < off);
+        assert_eq!(within(off, &config, (&folder, &network)).ok(), Some(off));
+        let refused = |room| match within(room, &config, (&folder, &network)) {
+            Err(Halt::Failed(report)) => report.to_string(),
+            other => panic!("not refused: {other:?}"),
+        };
+        assert!(refused(off - 1).contains("--checkpointing"));
+        assert!(!refused(off - 1).contains("It fits with --checkpointing block --frames"));
+        assert!(refused(block - 1).contains("--frames"));
+        assert!(refused(1 << 20).contains("--size"));
+    }
+}
