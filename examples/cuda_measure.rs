@@ -236,7 +236,7 @@ fn network(
     unet.single_frame = SingleFrame::SkipTemporal;
     let vars = weights.trainables();
     let tuned = Tuned {
-        unet,
+        unet: unet.into(),
         vars: vars.clone(),
         branches: Some(branches),
     };
@@ -339,10 +339,10 @@ fn sample(options: &Options, trainer: &Trainer, text_width: usize, device: &Devi
         &[1, 4, options.frames, options.side, options.side],
         device,
     )?;
-    let text = GuidedText {
-        cond: draw(Purpose::Init, &[1, 77, text_width], device)?,
-        uncond: draw(Purpose::Preview, &[1, 77, text_width], device)?,
-    };
+    let text = GuidedText::new(
+        draw(Purpose::Init, &[1, 77, text_width], device)?,
+        draw(Purpose::Preview, &[1, 77, text_width], device)?,
+    );
     let started = Instant::now();
     let go_on = &mut |_: usize, _: usize| ControlFlow::Continue(());
     let latents = text_to_video(&tuned.unet, &sampler, noise, text, 9.0, go_on)?

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use std::{io, thread};
 
 /// Time between two looks at the graphics card.
 const LOOK: Duration = Duration::from_millis(50);
@@ -23,22 +24,27 @@ pub enum Gauge {
 
 impl Gauge {
     /// For `cpu`, or a graphics card.
-    pub fn new(device: &str) -> Self {
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(device: &str) -> io::Result<Self> {
         if device == "cpu" {
-            return Self::Process;
+            return Ok(Self::Process);
         }
         let (peak, over) = (
             Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
         let (seen, done) = (Arc::clone(&peak), Arc::clone(&over));
-        std::thread::spawn(move || {
+        let look = move || {
             while !done.load(Ordering::Relaxed) {
                 seen.fetch_max(card(), Ordering::Relaxed);
-                std::thread::sleep(LOOK);
+                thread::sleep(LOOK);
             }
-        });
-        Self::Card { peak, over }
+        };
+        let named = thread::Builder::new().name("memory gauge".to_owned());
+        named.spawn(look)?;
+        Ok(Self::Card { peak, over })
     }
 
     /// Bytes held now; 0 where the system does not say (Linux does).

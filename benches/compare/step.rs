@@ -123,7 +123,7 @@ pub fn measure(options: &Options) -> Result<Measured> {
         |purpose, shape: &[usize]| NoiseStream::new(1, purpose).normal(shape, DType::F32, &device);
     let v0 = draw(Purpose::Posterior, &[1, 4, clip[0], clip[1], clip[2]])?;
     let text = draw(Purpose::Init, &[1, 77, subject.text_width])?;
-    let gauge = Gauge::new(&options.device);
+    let gauge = Gauge::new(&options.device)?;
     let loaded = gauge.held();
     gauge.forget_peak();
     let config = config(options, clip[0]);
