@@ -273,7 +273,7 @@ impl Trace<'_> {
                     GRADIENT_LIMIT,
                 );
             }
-            optimizer.step(&vars, &gradients);
+            optimizer.step(vars, &gradients);
         }
         let end = |key: &str| values(&golden[&format!("final.{key}")]);
         let pairs: Vec<_> = vars
