@@ -125,11 +125,13 @@ fn pictures(folder: &Path) -> Vec<Vec<u8>> {
 }
 
 fn notes(events: &[Event]) -> Vec<&str> {
-    let note = events.iter().filter_map(|event| match event {
-        Event::Note { text } => Some(text.as_str()),
-        _ => None,
-    });
-    note.collect()
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Note { text } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]
