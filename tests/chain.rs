@@ -151,13 +151,11 @@ fn a_chain_keeps_what_its_gradient_reads_and_no_more() {
     drop(run());
     let (_y, asked) = measured(run);
     let one = 8 * 4 * 1024 * 32;
-    // The result, the input of the second norm, and small change.
-    assert!(
-        (2 * one..2 * one + one / 8).contains(&asked.kept),
-        "{asked:?}"
-    );
+    // The result, the input of the second norm, and small change either way: what the first run left behind may go now.
+    let about = |count: usize| count * one - one / 8..count * one + one / 8;
+    assert!(about(2).contains(&asked.kept), "{asked:?}");
     let (_y, asked) = measured(|| nn::no_grad(run));
-    assert!((one..one + one / 8).contains(&asked.kept), "{asked:?}");
+    assert!(about(1).contains(&asked.kept), "{asked:?}");
 }
 
 /// An adapted layer against its definition, with and without dropout; gradients of input and both factors.

@@ -122,6 +122,10 @@ fn cut(segments: &[Vec<Unit>]) -> usize {
     }
     let mut waiting = 0;
     for (segment, (held, input)) in segments.iter().zip(before).rev() {
+        // What comes before the first weights that learn is not run again.
+        if segment.iter().all(|unit| unit.early == unit.cost.kept) {
+            continue;
+        }
         let cost = segment
             .iter()
             .fold(Cost::default(), |sum, unit| sum.then(unit.cost));
