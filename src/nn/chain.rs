@@ -12,7 +12,7 @@ use super::layout::{batch_to_positions, positions_to_batch};
 use super::param::grad_enabled;
 use super::{Conv2d, GroupNorm, LayerNorm, Linear, TemporalConv, geglu, upsample_nearest};
 
-/// A layer, or a change of shape, in a [`chain`].
+/// A layer, or a change of shape, in a [`chain()`].
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'a> {
     /// Group norm, `[n, .., c]`.
@@ -39,7 +39,7 @@ pub enum Piece<'a> {
     BatchToPositions(usize),
 }
 
-/// What is added to the result of a [`chain`].
+/// What is added to the result of a [`chain()`].
 #[derive(Clone, Copy, Debug)]
 pub enum Skip<'a> {
     /// Nothing.
