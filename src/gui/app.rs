@@ -159,6 +159,8 @@ pub struct App {
     pub(super) drawing_note: Option<String>,
     /// Whether the focus was last moved by the keyboard.
     pub(super) by_keyboard: bool,
+    /// Whether the processor draws the window: what it draws, no run can compute.
+    pub(super) drawn_by_processor: bool,
     pub(super) run_view: panels::run::RunView,
     pub(super) reference_view: panels::picture::PictureView,
     pub(super) result_view: panels::picture::PictureView,
@@ -236,6 +238,7 @@ impl App {
             device_asked: None,
             drawing_note: None,
             by_keyboard: false,
+            drawn_by_processor: false,
             run_view: panels::run::RunView::default(),
             reference_view: panels::picture::PictureView::default(),
             result_view: panels::picture::PictureView::default(),

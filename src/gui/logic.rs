@@ -76,7 +76,12 @@ impl App {
             left.max(1e-3) / cut.fps
         });
         let wait = (next - now).abs().min(cut_wait) / self.player.speed.abs().max(0.1);
-        ctx.request_repaint_after_secs(wait.clamp(1.0 / 60.0, 0.5) as f32 + 0.002);
+        // A clip of many frames a second would leave a run nothing where the processor draws.
+        let least = match self.drawn_by_processor && self.queue.is_going() {
+            true => 1.0 / 8.0,
+            false => 1.0 / 60.0,
+        };
+        ctx.request_repaint_after_secs(wait.clamp(least, 0.5) as f32 + 0.002);
     }
 
     /// Keys, dropped files and pasted paths.

@@ -95,8 +95,9 @@ pub fn open(options: Open) -> Result<(), Report> {
         "spectral-motion",
         native,
         Box::new(move |cc| {
-            share_processor(cc.wgpu_render_state.as_ref());
+            let drawn_by_processor = share_processor(cc.wgpu_render_state.as_ref());
             let mut app = App::new(cc, &options);
+            app.drawn_by_processor = drawn_by_processor;
             if options.measure {
                 app.measure_from(begun);
             }
@@ -111,8 +112,8 @@ pub fn open(options: Open) -> Result<(), Report> {
 }
 
 /// Settles how many threads compute. Where the processor also draws the window, one core is left for that; the threads
-/// give way to the window in any case.
-fn share_processor(gpu: Option<&egui_wgpu::RenderState>) {
+/// give way to the window in any case. Says whether the processor draws.
+fn share_processor(gpu: Option<&egui_wgpu::RenderState>) -> bool {
     let drawn_by_processor =
         gpu.is_none_or(|gpu| gpu.adapter.get_info().device_type == DeviceType::Cpu);
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -132,4 +133,5 @@ fn share_processor(gpu: Option<&egui_wgpu::RenderState>) {
         // Without it the pool makes itself at the first job, with a thread for each core.
         made.join().ok();
     }
+    drawn_by_processor
 }
