@@ -1,5 +1,7 @@
 //! The program: read the command line, do what it says, print a problem once.
 
+mod heap;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

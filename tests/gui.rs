@@ -531,6 +531,23 @@ fn bad_drops_are_told_and_the_window_lives_on() {
     assert!(studio.app().document().settings.loop_short);
 }
 
+/// Who knows what the clip shows need not wait for it.
+#[test]
+fn words_written_while_a_clip_is_read_are_kept() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let clip = moving_square(studio.folder.path(), 6);
+    studio.drop_file(clip.clone());
+    studio.type_into("Clip words", "a square that slides");
+    studio.type_into("New subject", "a fox that slides");
+    studio.step_until("dropped clip", |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&clip)
+    });
+    let document = studio.app().document();
+    let words = (document.subject.as_str(), document.prompt.as_str());
+    assert_eq!(words, ("a square that slides", "a fox that slides"));
+}
+
 #[test]
 fn keys_play_cut_and_undo_but_yield_to_words() {
     let mut studio = Studio::new();

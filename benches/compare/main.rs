@@ -2,6 +2,8 @@
 //!
 //! `./x bench` prints the table; `./x bench --help` says what else it does.
 
+#[path = "../../src/heap.rs"]
+mod heap;
 mod memory;
 mod network;
 mod ops;

@@ -13,6 +13,7 @@ use spectral_motion::nn::{
 
 /// What is measured.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Only operations whose name contains this
     #[arg(default_value = "")]

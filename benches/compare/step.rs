@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use spectral_motion::methods::{Method, Precision, Strength, Tuned, Tuning};
 use spectral_motion::models::{TemporalBias, UNet3DConditionModel};
 use spectral_motion::nn::{self, NoiseStream, Purpose, no_grad};
+use spectral_motion::pipelines::predict_guided;
 use spectral_motion::schedulers::{NoiseSchedule, SchedulerConfig};
 use spectral_motion::spectral::loss::{MotionLossConfig, Residual, SpectralLoss};
 use spectral_motion::train::memory::Network;
@@ -25,6 +26,7 @@ const RANK: usize = 32;
 
 /// What is measured.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// `small`, `zeroscope`, `builtin`, or a model's folder
     pub model: String,
@@ -254,9 +256,8 @@ impl Watch<'_> {
             look: 0.0,
             clip: 0,
         });
-        let twice = |x: &Tensor| Tensor::cat(&[x, x], 0);
         let guided = self.median(|| {
-            no_grad(|| unet.forward(&twice(v0)?, &[500.0], &twice(text)?))?;
+            no_grad(|| predict_guided(unet, v0, 500.0, [text, text], None, 7.0))?;
             Ok(())
         })?;
         let forward = self.median(|| {

@@ -15,6 +15,7 @@ const METHODS: [&str; 2] = ["vmc", "motion_director"];
 
 /// How the table is made.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// The peer to compare with: a Python and its script, `'python3 reference.py'` [default: the variable
     /// SPECTRAL_MOTION_PEER]

@@ -498,7 +498,7 @@ fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&Ex
         });
 }
 
-/// A field for a path; true when Enter was pressed in it.
+/// A field for a path; true when Enter was pressed in it. It has the keyboard when its dialog appears.
 fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
     let name = ui.label(label);
     let field = egui::TextEdit::singleline(path)
@@ -506,6 +506,12 @@ fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
         .hint_text("/home/me/films/dance.mp4");
     let field = ui.add(field).labelled_by(name.id);
     let field = field.on_hover_text("Where the file is or goes. It can be pasted.");
+    let now = ui.ctx().cumulative_frame_nr();
+    let drawn = egui::Id::unique("path field drawn");
+    let before = ui.data_mut(|data| std::mem::replace(data.get_temp_mut_or(drawn, 0), now));
+    if before + 1 < now {
+        field.request_focus();
+    }
     field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter))
 }
 

@@ -588,3 +588,27 @@ pub fn stage_name(stage: Stage) -> &'static str {
         Stage::Exporting => "Writing the film",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pause waits for the step that is going on, and the window says so.
+    #[test]
+    fn a_run_says_what_it_does() {
+        let mut run = Run::idle("a bear".to_owned());
+        (run.stage, run.steps) = (Some(Stage::Training), 40);
+        assert_eq!(run.status(), "Step 0 of 40");
+        run.pausing = true;
+        assert_eq!(run.status(), "Pausing after this step…");
+        run.stage = Some(Stage::Sampling);
+        assert_eq!(run.status(), "Pausing…", "a sample has no such step");
+        (run.paused, run.pausing) = (true, false);
+        assert_eq!(run.status(), "Paused after step 0");
+        run.stopping = true;
+        assert_eq!(run.status(), "Stopping…");
+        run.outcome = Some(Outcome::Completed);
+        run.took_secs = Some(75.0);
+        assert!(run.status().starts_with("Done in 1"), "{}", run.status());
+    }
+}

@@ -94,35 +94,44 @@ impl Scoring {
         };
     }
 
-    /// One row: the main numbers, what each means on hover.
+    /// One row: as many of the main numbers as it has room for, what each means on hover, and a place with all of them.
     pub(super) fn ui(&self, ui: &mut egui::Ui) {
-        let bar = egui::ScrollArea::horizontal()
-            .id_salt("scorecard")
-            .scroll_bar_visibility(egui::scroll_area::ScrollBarVisibility::AlwaysHidden);
-        bar.show(ui, |ui| {
-            ui.horizontal_centered(|ui| {
-                ui.spacing_mut().item_spacing.x = 3.0 * theme::GRID;
-                if let Some(note) = &self.note {
-                    let first = note.lines().next().unwrap_or_default();
-                    ui.label(egui::RichText::new(first).small().color(theme::weak(ui)))
-                        .on_hover_text(note);
-                }
-                for line in &self.lines {
-                    let Some(short) = line.short else { continue };
-                    let text = egui::RichText::new(format!("{short}: {}", line.value)).small();
-                    ui.label(text).on_hover_text(explained(line));
-                }
-                if !self.lines.is_empty() {
-                    let all: Vec<String> = self.lines.iter().map(explained).collect();
-                    ui.label(
-                        egui::RichText::new("All numbers")
-                            .small()
-                            .color(theme::weak(ui)),
-                    )
+        let right_to_left = egui::Layout::right_to_left(egui::Align::Center);
+        ui.with_layout(right_to_left, |ui| {
+            ui.spacing_mut().item_spacing.x = 3.0 * theme::GRID;
+            if !self.lines.is_empty() {
+                let all: Vec<String> = self.lines.iter().map(explained).collect();
+                let text = egui::RichText::new("All numbers").small();
+                ui.label(text.color(theme::weak(ui)))
                     .on_hover_text(all.join("\n\n"));
-                }
-            });
+            }
+            let left_to_right = egui::Layout::left_to_right(egui::Align::Center);
+            ui.with_layout(left_to_right, |ui| self.main_ui(ui));
         });
+    }
+
+    fn main_ui(&self, ui: &mut egui::Ui) {
+        if let Some(note) = &self.note {
+            let first = note.lines().next().unwrap_or_default();
+            let text = egui::RichText::new(first).small().color(theme::weak(ui));
+            ui.add(egui::Label::new(text).truncate())
+                .on_hover_text(note);
+        }
+        for line in &self.lines {
+            let Some(short) = line.short else { continue };
+            let text = egui::RichText::new(format!("{short}: {}", line.value)).small();
+            let galley = egui::WidgetText::from(text).into_galley(
+                ui,
+                Some(egui::TextWrapMode::Extend),
+                f32::INFINITY,
+                egui::TextStyle::Small,
+            );
+            // Half a number says nothing.
+            if galley.size().x > ui.available_width() {
+                break;
+            }
+            ui.label(galley).on_hover_text(explained(line));
+        }
     }
 }
 

@@ -63,14 +63,6 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
     let (ready_q, ready_k, ready_v) = (ready(q)?, ready(k)?, ready(v)?);
     let wanted = [ready_q.track_op(), ready_k.track_op(), ready_v.track_op()];
     ready_q
-        .apply_op3(
-            &ready_k,
-            &ready_v,
-            AttentionOp {
-                heads,
-                mask,
-                wanted,
-            },
-        )?
+        .apply_op3(&ready_k, &ready_v, AttentionOp::new(heads, mask, wanted))?
         .to_dtype(q.dtype())
 }

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use candle_core::Tensor;
 
 pub use pixels::{control_from_frames, decode_latents, encode_clip};
-pub use sampling::{GuidedText, invert, text_to_video};
+pub use sampling::{GuidedText, invert, predict_guided, text_to_video};
 
 /// What a pipeline made, unless it was told to stop.
 #[derive(Clone, Debug)]

@@ -467,7 +467,7 @@ fn cell(rect: Rect, index: usize, span: usize, steps: usize) -> Rect {
 fn mosaic(ui: &Ui, rect: Rect, band: usize, desk: &Desk<'_>, audible: bool) {
     let steps = desk.clip.steps();
     let span = span(band, desk.bands.levels);
-    for (index, value) in desk.cells(band).into_iter().enumerate() {
+    for (index, value) in desk.cells(band).enumerate() {
         let place = cell(rect, index, span, steps);
         let ink = desk
             .ink(value)

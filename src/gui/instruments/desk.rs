@@ -52,23 +52,28 @@ impl<'a> Desk<'a> {
             frame: view.frame,
             chosen: chosen.unwrap_or(0),
         };
-        let cells = (0..=bands.levels).flat_map(|band| desk.cells(band));
-        desk.most_step = cells.fold(1e-12, |most, value| most.max(value.abs()));
+        let most = (0..=bands.levels)
+            .flat_map(|band| desk.cells(band))
+            .fold(1e-12, |most: f64, value| most.max(value.abs()));
+        desk.most_step = most;
         desk
     }
 
     /// What the mosaic shows of a band, in order of time: the mean square of the motion, or how much more of it the
     /// sample has than the reference.
-    pub(super) fn cells(&self, band: usize) -> Vec<f64> {
-        let of = |bands: &Bands| bands.energies.over_time.get(band).cloned();
-        match self.sample.filter(|_| self.difference) {
-            Some(sample) => {
-                let pair = of(sample).unwrap_or_default().into_iter();
-                let pair = pair.zip(of(self.bands).unwrap_or_default());
-                pair.map(|(sample, reference)| sample - reference).collect()
-            }
-            None => of(self.shown).unwrap_or_default(),
-        }
+    pub(super) fn cells(&self, band: usize) -> impl Iterator<Item = f64> + use<'a> {
+        let of = |bands: &'a Bands| {
+            bands
+                .energies
+                .over_time
+                .get(band)
+                .map_or(&[][..], Vec::as_slice)
+        };
+        let compared = self.sample.filter(|_| self.difference);
+        let values = compared.map_or_else(|| of(self.shown), of);
+        let less = compared.map(|_| of(self.bands));
+        let count = less.map_or(values.len(), |less| less.len().min(values.len()));
+        (0..count).map(move |at| values[at] - less.map_or(0.0, |less| less[at]))
     }
 
     /// The colour of a cell.
@@ -97,6 +102,63 @@ impl<'a> Desk<'a> {
             low: "0".into(),
             high,
             title: "energy over time, square-root scale",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::spectral::plain::Residual;
+    use crate::video::Frame;
+    use crate::viz::BandEnergies;
+
+    fn bands(over_time: &[&[f64]]) -> Bands {
+        Bands {
+            serial: 0,
+            residual: Residual::Signed,
+            levels: over_time.len() - 1,
+            energies: BandEnergies {
+                over_time: over_time.iter().map(|band| band.to_vec()).collect(),
+                maps: vec![Vec::new(); over_time.len()],
+            },
+            rms: Vec::new(),
+        }
+    }
+
+    /// More motion than the reference is positive and red, less is negative and blue; the largest sets the scale.
+    #[test]
+    fn the_difference_in_time_is_sample_minus_reference() {
+        let frames: Arc<[Frame]> = vec![Frame::filled(2, 2, [0; 3]); 3].into();
+        let clip = ClipInput::new(1, frames, 8.0).expect("a clip");
+        let view = View {
+            frame: 0,
+            delta: 1.0,
+            cutoff: None,
+            levels: None,
+            residual: Residual::Signed,
+            show_sample: false,
+        };
+        let reference = bands(&[&[1.0, 1.0], &[2.0]]);
+        let sample = bands(&[&[1.5, 1.0], &[1.0]]);
+        let desk = Desk::new(&clip, (&reference, Some(&sample)), &view, (None, true));
+        let rows: Vec<Vec<f64>> = (0..2).map(|band| desk.cells(band).collect()).collect();
+        assert_eq!(rows, [vec![0.5, 0.0], vec![-1.0]]);
+        let (more, less) = (desk.ink(0.5), desk.ink(-1.0));
+        assert!(more.r() > more.b(), "more is warm: {more:?}");
+        assert!(less.b() > less.r(), "less is cold: {less:?}");
+        assert_eq!(
+            (desk.key().low, desk.key().high),
+            ("-1.00".into(), "1.00".into())
+        );
+
+        // Without the choice, or without a sample, it is the clip's own motion.
+        for (of_sample, wanted) in [(Some(&sample), false), (None, true)] {
+            let desk = Desk::new(&clip, (&reference, of_sample), &view, (None, wanted));
+            assert_eq!(desk.cells(1).collect::<Vec<_>>(), [2.0]);
+            assert_eq!(desk.key().low, "0");
         }
     }
 }

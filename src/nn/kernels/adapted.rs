@@ -10,7 +10,7 @@ use super::product::{Matrix, Panels, Start, Strides, multiply};
 use super::simd::Level;
 use super::trained::weight_gradient;
 use super::weight::{numbers, with_numbers};
-use super::{Real, for_type, storage_dtype};
+use super::{Real, for_type, storage_dtype, zeros};
 use crate::nn::lora::Dropout;
 
 /// Numbers of one piece of work.
@@ -81,7 +81,7 @@ impl Adapted {
         let x = numbers::<T>("adapter", x, layout)?;
         let rows = x.len() / width.max(1);
         let scaled: Vec<T> = scaled(numbers("adapter", down, dl)?, self.scale);
-        let mut inner = vec![T::ZERO; rows * rank];
+        let mut inner = zeros::<T>(rows * rank);
         let panels = packed(&scaled, width, rank, true);
         let matrix = Matrix::contiguous(rows, width, rank);
         multiply(x, &matrix, &panels, Start::Zero, &mut inner);
@@ -91,7 +91,7 @@ impl Adapted {
         match self.mask(&shape)? {
             None => multiply(&inner, &matrix, &panels, Start::Result, &mut y),
             Some(mask) => {
-                let mut added = vec![T::ZERO; y.len()];
+                let mut added = zeros::<T>(y.len());
                 multiply(&inner, &matrix, &panels, Start::Zero, &mut added);
                 add_masked(&mut y, &added, &mask);
             }
@@ -118,13 +118,13 @@ impl Adapted {
         let masked = match self.mask(grad.shape())? {
             None => grad.clone(),
             Some(mask) => {
-                let mut masked = vec![T::ZERO; grad.elem_count()];
+                let mut masked = zeros::<T>(grad.elem_count());
                 with_numbers::<T, _>(&grad, |grad| add_masked(&mut masked, grad, &mask))?;
                 Tensor::from_vec(masked, grad.shape(), grad.device())?
             }
         };
         // Of `s x Dᵀ`.
-        let mut of_inner = vec![T::ZERO; rows * rank];
+        let mut of_inner = zeros::<T>(rows * rank);
         let panels = with_numbers::<T, _>(up, |up| packed(up, out, rank, false))?;
         with_numbers::<T, _>(&masked, |grad| {
             let matrix = Matrix::contiguous(rows, out, rank);

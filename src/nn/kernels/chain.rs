@@ -19,7 +19,7 @@ use super::group_norm::GroupNormOp;
 use super::layer_norm::LayerNormOp;
 use super::resize::Nearest;
 use super::weight::{numbers, with_numbers};
-use super::{Real, for_type, storage_dtype};
+use super::{Real, for_type, storage_dtype, zeros};
 
 /// Numbers of one piece of work.
 const CHUNK: usize = 1 << 14;
@@ -315,7 +315,7 @@ impl CustomOp1 for Swap {
         let width = layout.dims().last().copied().unwrap_or(1).max(1);
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; x.len()];
+            let mut y = zeros::<T>(x.len());
             self.forward(x, &mut y, width);
             let clips = x.len() / (self.outer * self.inner * width).max(1);
             // Frames and positions fold into the batch as the next stage wants them: see `Piece`.

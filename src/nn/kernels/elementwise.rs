@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::simd::vectorized;
 use super::weight::numbers;
-use super::{Real, for_type, gradient, storage_dtype};
+use super::{Real, for_type, gradient, storage_dtype, zeros};
 
 /// Numbers of one piece of work.
 const CHUNK: usize = 1 << 14;
@@ -109,7 +109,7 @@ impl CustomOp1 for Activation {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; x.len()];
+            let mut y = zeros::<T>(x.len());
             self.forward(x, &mut y);
             Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
         })
@@ -194,7 +194,7 @@ impl CustomOp1 for Geglu {
         dims.push(width);
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; x.len() / 2];
+            let mut y = zeros::<T>(x.len() / 2);
             if width > 0 {
                 Self::forward(x, width, &mut y);
             }

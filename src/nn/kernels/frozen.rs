@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 use super::image::Geometry;
 use super::product::{Matrix, Start, multiply};
 use super::weight::{Direction, Weight, numbers};
-use super::{Real, for_type, storage_dtype};
+use super::{Real, for_type, storage_dtype, zeros};
 
 /// What the rows of the input are.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl FrozenProduct {
         match &self.kind {
             Kind::Linear => {
                 let rows = x.len() / depth.max(1);
-                let mut y = vec![T::ZERO; rows * columns];
+                let mut y = zeros::<T>(rows * columns);
                 multiply(
                     x,
                     &Matrix::contiguous(rows, depth, columns),
@@ -56,7 +56,7 @@ impl FrozenProduct {
             }
             Kind::Image(geometry, shape) => {
                 let rows = geometry.rows(depth, columns);
-                let mut y = vec![T::ZERO; shape.iter().product()];
+                let mut y = zeros::<T>(shape.iter().product());
                 multiply(x, &rows, &panels, start, &mut y);
                 Ok((y, shape.clone().into()))
             }

@@ -10,7 +10,7 @@ use super::layer_norm::converted;
 use super::shared::SharedMut;
 use super::simd::vectorized;
 use super::weight::numbers;
-use super::{Real, for_type, gradient, storage_dtype};
+use super::{Real, for_type, gradient, storage_dtype, zeros};
 
 /// Numbers of one piece of work: small enough for a first-level cache, because each is read twice.
 const CHUNK: usize = 1 << 13;
@@ -347,7 +347,7 @@ impl CustomOp1 for GroupNormOp {
         let images = layout.dims().first().copied().unwrap_or(1);
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; x.len()];
+            let mut y = zeros::<T>(x.len());
             if !x.is_empty() {
                 self.forward(x, images, &mut y);
             }

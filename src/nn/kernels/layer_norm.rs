@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::simd::vectorized;
 use super::weight::numbers;
-use super::{Real, for_type, gradient, storage_dtype};
+use super::{Real, for_type, gradient, storage_dtype, zeros};
 
 /// Numbers of one piece of work.
 const CHUNK: usize = 1 << 14;
@@ -116,7 +116,7 @@ impl CustomOp1 for LayerNormOp {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; x.len()];
+            let mut y = zeros::<T>(x.len());
             self.forward(x, &mut y);
             Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
         })

@@ -16,10 +16,14 @@ pub mod product;
 pub mod resize;
 pub mod shared;
 pub mod simd;
+pub mod softmax;
 pub mod trained;
 pub mod weight;
 
+use std::mem::MaybeUninit;
+
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Result, Tensor, WithDType};
+use rayon::prelude::*;
 
 use super::param::grad_enabled;
 use simd::{Kernel, Level};
@@ -103,6 +107,23 @@ pub fn storage_dtype(storage: &CpuStorage) -> DType {
     }
 }
 
+/// Zeros. Many of them are written by all threads: the memory may be new, and then it is the system's work as well.
+#[expect(unsafe_code, reason = "the length is set once everything is written")]
+pub fn zeros<T: Real>(count: usize) -> Vec<T> {
+    /// Numbers that one thread writes.
+    const PIECE: usize = 1 << 16;
+    if count <= 2 * PIECE {
+        return vec![T::ZERO; count];
+    }
+    let mut zeros = Vec::with_capacity(count);
+    let room = &mut zeros.spare_capacity_mut()[..count];
+    room.par_chunks_mut(PIECE)
+        .for_each(|piece| piece.fill(MaybeUninit::new(T::ZERO)));
+    // SAFETY: the first `count` numbers were written.
+    unsafe { zeros.set_len(count) };
+    zeros
+}
+
 /// The gradient of an input, of its shape, computed from its numbers and those of the result's gradient.
 pub fn gradient<T: Real>(
     x: &Tensor,
@@ -110,7 +131,7 @@ pub fn gradient<T: Real>(
     f: impl FnOnce(&[T], &[T], &mut [T]),
 ) -> Result<Tensor> {
     let grad = grad.contiguous()?;
-    let mut dx = vec![T::ZERO; x.elem_count()];
+    let mut dx = zeros::<T>(x.elem_count());
     with_numbers(x, |x| with_numbers(&grad, |g| f(x, g, &mut dx)))??;
     Tensor::from_vec(dx, x.shape(), x.device())
 }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDTyp
 use rayon::prelude::*;
 
 use super::weight::{numbers, with_numbers};
-use super::{Real, for_type, storage_dtype};
+use super::{Real, for_type, storage_dtype, zeros};
 
 /// `[n, h, w, c]` to `[n, h2, w2, c]`; place `i` comes from `floor(i * from / to)`.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ impl CustomOp1 for Nearest {
         let images = layout.shape().dims4()?.0;
         for_type!(storage_dtype(storage), T, {
             let x = numbers::<T>(self.name(), storage, layout)?;
-            let mut y = vec![T::ZERO; images * self.to.0 * self.to.1 * self.channels];
+            let mut y = zeros::<T>(images * self.to.0 * self.to.1 * self.channels);
             self.forward(x, &mut y);
             Ok((
                 T::to_cpu_storage_owned(y),
@@ -76,7 +76,7 @@ impl CustomOp1 for Nearest {
         let grad = grad.contiguous()?;
         // The input's numbers are not read: a chain of operations may not have kept them.
         for_type!(x.dtype(), T, {
-            let mut dx = vec![T::ZERO; x.elem_count()];
+            let mut dx = zeros::<T>(x.elem_count());
             with_numbers::<T, _>(&grad, |g| self.backward(g, &mut dx))?;
             Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
         })

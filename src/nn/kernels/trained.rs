@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use super::product::{Matrix, Panels, Start, Strides, multiply};
 use super::simd::Level;
 use super::weight::{Direction, numbers, pack, with_numbers};
-use super::{Real, for_type, storage_dtype};
+use super::{Real, for_type, storage_dtype, zeros};
 
 /// Rows of the batch that are summed in registers before they are added to the gradient of the weight: more
 /// would only grow the rounding error.
@@ -41,7 +41,7 @@ impl TrainedLinear {
         let rows = grad.elem_count() / out.max(1);
         let for_input = if self.input_gradient {
             let panels = pack::<T>(weight, Direction::Backward)?;
-            let mut dx = vec![T::ZERO; rows * inp];
+            let mut dx = zeros::<T>(rows * inp);
             let matrix = Matrix::contiguous(rows, out, inp);
             with_numbers(&grad, |g| {
                 multiply(g, &matrix, &panels, Start::Zero, &mut dx);
@@ -74,7 +74,7 @@ pub fn weight_gradient<T: Real>(
     grad: &[T],
     (rows, inp, out): (usize, usize, usize),
 ) -> Vec<T> {
-    let mut dw = vec![T::ZERO; out * inp];
+    let mut dw = zeros::<T>(out * inp);
     let mut panels = Panels::empty(Level::best());
     for first in (0..rows).step_by(ROWS_PER_SUM) {
         let count = ROWS_PER_SUM.min(rows - first);
@@ -127,7 +127,7 @@ fn forward<T: Real>(
         None => Start::Zero,
     };
     let rows = x.len() / inp.max(1);
-    let mut y = vec![T::ZERO; rows * out];
+    let mut y = zeros::<T>(rows * out);
     multiply(
         x,
         &Matrix::contiguous(rows, inp, out),
