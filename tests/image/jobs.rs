@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use spectral_motion::job::{
-    self, ControlRequest, DeviceChoice, Event, Outcome, Request, ResultRequest, ResumeRequest,
-    SampleRequest, SamplingChanges, TrainRequest, Until,
+    self, ControlRequest, DeviceChoice, Event, LoraRequest, Outcome, Request, ResultRequest,
+    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until,
 };
 use spectral_motion::methods::Method;
 use spectral_motion::project::{MoreClip, RunFolder, RunRecord, TensorFile};
@@ -71,7 +71,7 @@ impl Place {
     fn sample(&self, source: &Path, weights: Option<PathBuf>, film: &str) -> SampleRequest {
         SampleRequest {
             source: source.to_owned(),
-            weights,
+            loras: weights.into_iter().map(LoraRequest::new).collect(),
             result: self.film(film),
             changes: SamplingChanges::default(),
             device: DeviceChoice::Cpu,
