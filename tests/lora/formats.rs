@@ -424,7 +424,7 @@ fn what_does_not_fit_is_refused_in_words() {
         (
             "another width",
             with(&[(&down_name, Some(noise(1, &[2, 5])))]),
-            "the lower factor of mid_block.attentions.0",
+            "1 wrong shape: mid_block.attentions.0.transformer_blocks.0.attn1.to_q down",
         ),
         (
             "two ranks",
@@ -505,7 +505,7 @@ fn what_does_not_fit_is_refused_in_words() {
                     noise(1, &[3072, 2]),
                 ),
             ]),
-            "2 wrong shape: the lower factor of encoder.layers.0.mlp.fc1",
+            "2 wrong shape: encoder.layers.0.mlp.fc1 down",
         ),
         (
             "a LoHa",

@@ -488,15 +488,12 @@ fn fit_layer(
     let (expected_down, expected_up) = (axes(rank), vec![shape[0], rank]);
     let mut wrong = Vec::new();
     for (name, expected, found) in [
-        ("lower", expected_down, down.shape()),
-        ("upper", expected_up, up.shape()),
+        ("down", expected_down, down.shape()),
+        ("up", expected_up, up.shape()),
     ] {
         if bare(&expected) != bare(found) {
             wrong.push(WrongShape {
-                name: format!(
-                    "the {name} factor of {}",
-                    shown(weight.trim_end_matches(".weight"))
-                ),
+                name: format!("{} {name}", shown(weight.trim_end_matches(".weight"))),
                 expected,
                 found: found.to_vec(),
             });

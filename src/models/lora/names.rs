@@ -102,7 +102,10 @@ const ENDINGS: &[(&str, Role, LoraFormat)] = &[
 ///
 /// Source: diffusers 0.42, `utils/state_dict_utils.py` and `loaders/lora_conversion_utils.py`.
 pub(super) fn parse(name: &str) -> Option<Key> {
-    kohya(name).or_else(|| dotted(name))
+    match name.starts_with("lora_") {
+        true => kohya(name),
+        false => dotted(name),
+    }
 }
 
 fn kohya(name: &str) -> Option<Key> {
