@@ -65,7 +65,7 @@ def inputs(seed: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tenso
 
 def run(unet: torch.nn.Module, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return unet(x, 481, encoder_hidden_states=text).sample
+        return unet(x, 481, encoder_hidden_states=text).sample.contiguous()
 
 
 def make_video() -> None:
@@ -103,7 +103,8 @@ def make_image() -> None:
     generator = torch.Generator().manual_seed(8)
     randomise(pipe.unet, generator)
     randomise(pipe.text_encoder, generator)
-    plain = lambda c: {k: sorted(v) if isinstance(v, set) else v for k, v in c.to_dict().items()}
+    # Sets have no JSON form, and the place of the model is nobody's business.
+    plain = lambda c: {k: sorted(v) if isinstance(v, set) else v for k, v in c.to_dict().items() if k != "base_model_name_or_path"}
     pipe.save_lora_weights(
         OUT,
         unet_lora_layers=get_peft_model_state_dict(pipe.unet),
