@@ -186,7 +186,7 @@ impl LoraFile {
         }
         if !listed.is_empty() {
             lora.format = LoraFormat::List;
-            lora.list(listed)?;
+            lora.list(&listed)?;
         } else if named.keys().any(|name| number(name).is_some()) {
             lora.format = LoraFormat::Numbered;
             lora.numbered(named);
@@ -228,7 +228,7 @@ impl LoraFile {
     }
 
     /// `up, down, up, down, ...`
-    fn list(&mut self, tensors: Vec<StoredTensor>) -> Result<(), ModelError> {
+    fn list(&mut self, tensors: &[StoredTensor]) -> Result<(), ModelError> {
         let (pairs, single) = tensors.as_chunks::<2>();
         if !single.is_empty() {
             let why = format!("its list holds {} tensors, not pairs", tensors.len());
