@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use spectral_motion::job::{
-    self, DeviceChoice, Event, Outcome, Request, ResultRequest, ResumeRequest, SampleRequest,
-    SamplingChanges, TrainRequest, Until, WeightsAbout,
+    self, DeviceChoice, Event, LoraRequest, Outcome, Request, ResultRequest, ResumeRequest,
+    SampleRequest, SamplingChanges, TrainRequest, Until, WeightsAbout,
 };
 use spectral_motion::methods::{Method, Saved, Shapes};
 use spectral_motion::models::{ModelError, ModelFolder};
@@ -20,7 +20,7 @@ use spectral_motion::video::{self, Limits};
 use crate::common::{assert_same_bits, micro_model, moving_square};
 
 /// Latents `[1, 4, 4, 8, 8]`, as in the tests of jobs.
-fn config(method: Method, steps: u32) -> TransferConfig {
+pub fn config(method: Method, steps: u32) -> TransferConfig {
     TransferConfig {
         method,
         rank: 2,
@@ -33,14 +33,14 @@ fn config(method: Method, steps: u32) -> TransferConfig {
     }
 }
 
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
     clip: PathBuf,
     other: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clip = moving_square(folder.path(), 4);
         let other = blue_circle(folder.path(), 7);
@@ -51,15 +51,15 @@ impl Place {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn run(&self) -> PathBuf {
+    pub fn run(&self) -> PathBuf {
         self.path("run")
     }
 
-    fn request(&self, config: TransferConfig) -> TrainRequest {
+    pub fn request(&self, config: TransferConfig) -> TrainRequest {
         TrainRequest {
             clip: self.clip.clone(),
             subject: "a red square".to_owned(),
@@ -74,7 +74,7 @@ impl Place {
     }
 
     /// A training on both clips.
-    fn both(&self, config: TransferConfig) -> TrainRequest {
+    pub fn both(&self, config: TransferConfig) -> TrainRequest {
         TrainRequest {
             more_clips: vec![MoreClip {
                 path: self.other.clone(),
@@ -85,10 +85,10 @@ impl Place {
     }
 
     /// A sample as a folder of pictures, which keep every number.
-    fn sample(&self, source: PathBuf, name: &str) -> SampleRequest {
+    pub fn sample(&self, source: PathBuf, name: &str) -> SampleRequest {
         SampleRequest {
             source,
-            weights: None,
+            loras: Vec::new(),
             result: ResultRequest {
                 prompt: "a bear".to_owned(),
                 output: Some(self.path(name)),
@@ -103,7 +103,7 @@ impl Place {
         }
     }
 
-    fn pixels(&self, name: &str) -> Vec<Vec<u8>> {
+    pub fn pixels(&self, name: &str) -> Vec<Vec<u8>> {
         let clip = video::load(&self.path(name), &Limits::default(), &|| false).unwrap();
         clip.frames.into_iter().map(|frame| frame.rgb).collect()
     }
@@ -144,17 +144,17 @@ fn completes(request: Request) -> Vec<Event> {
 }
 
 #[track_caller]
-fn train(request: TrainRequest) -> Vec<Event> {
+pub fn train(request: TrainRequest) -> Vec<Event> {
     completes(Request::Train(Box::new(request)))
 }
 
 #[track_caller]
-fn sample(request: SampleRequest) -> Vec<Event> {
+pub fn sample(request: SampleRequest) -> Vec<Event> {
     completes(Request::Sample(Box::new(request)))
 }
 
 #[track_caller]
-fn refused(request: Request) -> Report {
+pub fn refused(request: Request) -> Report {
     match done(request).pop() {
         Some(Event::Finished(Outcome::Failed(report))) => report,
         other => panic!("expected a refusal, got {other:?}"),
@@ -169,7 +169,7 @@ fn metrics(run: &Path) -> Vec<StepStats> {
         .collect()
 }
 
-fn final_weights(run: &Path) -> TensorFile {
+pub fn final_weights(run: &Path) -> TensorFile {
     TensorFile::read(&run.join("final/weights.safetensors")).unwrap()
 }
 
@@ -352,7 +352,9 @@ fn sampled_with_the_run_and_with_its_file(method: Method) -> Place {
     with_run.changes.start = Some(Start::Noise);
     sample(with_run);
     let mut with_file = place.sample(micro_model(), "with its file");
-    with_file.weights = Some(place.run().join("final/weights.safetensors"));
+    with_file.loras = vec![LoraRequest::new(
+        place.run().join("final/weights.safetensors"),
+    )];
     let events = sample(with_file);
     let told = events.iter().any(|event| {
         matches!(event, Event::Note { text } if text.contains("6 steps") && text.contains("a red square"))
@@ -371,7 +373,7 @@ fn adapters_are_saved_and_loaded_and_give_the_same_sample_bit_for_bit() {
     let place = sampled_with_the_run_and_with_its_file(Method::MotionDirector);
     let file = place.run().join("final/weights.safetensors");
     let with = |name: &str, changes: SamplingChanges| SampleRequest {
-        weights: Some(file.clone()),
+        loras: vec![LoraRequest::new(file.clone())],
         changes: SamplingChanges {
             sampling_steps: Some(2),
             ..changes
@@ -412,7 +414,7 @@ fn adapters_are_saved_and_loaded_and_give_the_same_sample_bit_for_bit() {
     let motion_file = place.path("motion.safetensors");
     motion.write(&motion_file).unwrap();
     let mut without_look = with("motion alone", look(1));
-    without_look.weights = Some(motion_file);
+    without_look.loras = vec![LoraRequest::new(motion_file)];
     let report = refused(Request::Sample(Box::new(without_look.clone())));
     assert!(
         report.headline.contains("no adapters for the look"),
@@ -439,7 +441,7 @@ fn whole_weights_are_saved_and_loaded_and_give_the_same_sample_bit_for_bit() {
         (micro_model(), None),
     ] {
         let mut request = place.sample(source, "scaled");
-        request.weights = weights;
+        request.loras = weights.into_iter().map(LoraRequest::new).collect();
         request.changes.lora_scale = Some(0.5);
         let report = refused(Request::Sample(Box::new(request)));
         assert_eq!(report.area, Area::Request);
@@ -613,14 +615,14 @@ fn a_file_that_is_none_is_refused_in_words() {
         let path = place.path(name);
         fs::write(&path, bytes).unwrap();
         let mut request = place.sample(micro_model(), "film");
-        request.weights = Some(path);
+        request.loras = vec![LoraRequest::new(path)];
         let report = refused(Request::Sample(Box::new(request)));
         assert_eq!(report.area, area, "{report}");
         assert!(report.headline.contains(name), "{report}");
         assert!(!report.what_to_do.is_empty(), "{report}");
     }
     let mut request = place.sample(micro_model(), "film");
-    request.weights = Some(place.path("gone"));
+    request.loras = vec![LoraRequest::new(place.path("gone"))];
     let report = refused(Request::Sample(Box::new(request)));
     assert_eq!(report.area, Area::Request, "{report}");
 }
@@ -639,7 +641,7 @@ fn a_header_cannot_ask_for_more_than_the_model_could_paint() {
     let greedy = place.path("greedy.safetensors");
     file.write(&greedy).unwrap();
     let mut request = place.sample(micro_model(), "greedy");
-    request.weights = Some(greedy);
+    request.loras = vec![LoraRequest::new(greedy)];
     sample(request);
     let limits = ModelFolder::open(&micro_model()).unwrap().clip_limits();
     assert_eq!(place.pixels("greedy").len(), limits.default_frames);

@@ -791,7 +791,7 @@ fn a_sample_of_a_run_being_extended_has_its_newest_weights() {
     assert_eq!(RunFolder::unfinished(place.folder.path()), [place.run()]);
     let request = SampleRequest {
         source: place.run(),
-        weights: None,
+        loras: Vec::new(),
         result: place.film("film.gif"),
         changes: SamplingChanges::default(),
         device: DeviceChoice::Cpu,
@@ -925,7 +925,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     let sample = |source: PathBuf, film: &str, start: Option<Start>| {
         done(Request::Sample(Box::new(SampleRequest {
             source,
-            weights: None,
+            loras: Vec::new(),
             result: place.film(film),
             changes: SamplingChanges {
                 start,
@@ -965,7 +965,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     assert_ne!(film("a.gif"), film("c.gif"));
     let events = done(Request::Sample(Box::new(SampleRequest {
         source: place.run(),
-        weights: None,
+        loras: Vec::new(),
         result: place.film("away.gif"),
         changes: SamplingChanges {
             sampling_steps: Some(2),
@@ -996,7 +996,7 @@ fn a_run_and_a_model_can_be_sampled_again() {
     ] {
         let events = done(Request::Sample(Box::new(SampleRequest {
             source,
-            weights: None,
+            loras: Vec::new(),
             result: place.film(name),
             changes: SamplingChanges {
                 start,

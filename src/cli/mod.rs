@@ -4,6 +4,7 @@ mod args;
 mod evaluate;
 pub mod inspect;
 mod inspect_command;
+mod lora;
 #[cfg(feature = "gui")]
 mod open;
 mod progress;
@@ -56,6 +57,8 @@ enum Command {
     Resume(resume::ResumeArgs),
     /// Make a film from a finished run, from a model as it is, or from a model with trained weights put on it
     Sample(sample::SampleArgs),
+    /// Write the adapters of a run for other programs, or look into a LoRA of theirs
+    Lora(lora::LoraArgs),
     /// Show the motion and the spectra of a clip as pictures and numbers
     Inspect(inspect_command::InspectArgs),
     /// Measure how well a result follows its reference and its words; or compare the methods on drawn clips
@@ -88,6 +91,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Train(args) => train::run(&args, flags),
         Command::Resume(args) => resume::run(&args),
         Command::Sample(args) => sample::run(&args),
+        Command::Lora(args) => lora::run(&args),
         Command::Inspect(args) => inspect_command::run(&args),
         Command::Evaluate(args) => evaluate::run(&args, flags),
     };

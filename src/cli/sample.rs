@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::{OutputArgs, ResultArgs, words};
 use super::{Ending, watch};
-use crate::job::{DeviceChoice, Request, SampleRequest, SamplingChanges};
+use crate::job::{DeviceChoice, LoraRequest, Request, SampleRequest, SamplingChanges};
 use crate::report::Report;
 use crate::train::{SamplerChoice, Start};
 
@@ -19,10 +19,16 @@ pub(super) struct SampleArgs {
     /// What the film shall show
     #[arg(long, value_name = "WORDS")]
     prompt: String,
-    /// With a model: trained weights to put on it, the final/weights.safetensors of a run (MotionDirector's adapters, or the
-    /// weights that VMC or Tune-A-Video trained)
-    #[arg(long, value_name = "FILE", visible_alias = "weights")]
-    lora: Option<PathBuf>,
+    /// A LoRA to put on the model, with its strength [default strength: 1]; may be given again for more. diffusers, PEFT, kohya
+    /// and cloneofsimo (also its .pt); with a model, not a run, also one file of trained weights, the final/weights.safetensors
+    /// of a run (MotionDirector's adapters, or the weights that VMC or Tune-A-Video trained)
+    #[arg(
+        long,
+        value_name = "FILE[:STRENGTH]",
+        visible_alias = "weights",
+        action = clap::ArgAction::Append
+    )]
+    lora: Vec<LoraRequest>,
     /// How strongly MotionDirector's learned motion acts [default: the run's, else 1]
     #[arg(long)]
     lora_scale: Option<f64>,
@@ -68,7 +74,7 @@ pub(super) struct SampleArgs {
 pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
     let request = SampleRequest {
         source: args.source.clone(),
-        weights: args.lora.clone(),
+        loras: args.lora.clone(),
         result: args.result.request(&words("--prompt", &args.prompt)?),
         changes: SamplingChanges {
             seed: args.seed,

@@ -315,6 +315,7 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
         more_clips: record.more_clips,
         model_name: record.model.name,
         model_sha256: record.model.weights_sha256,
+        loras: Vec::new(),
         tuned_sha256: None,
         trained_steps: work.trained_steps,
         settings: record.settings,

@@ -13,7 +13,7 @@ use super::past::Reading;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
-    self, BUILTIN, Command, ControlRequest, DeviceChoice, JobHandle, Outcome, Request,
+    self, BUILTIN, Command, ControlRequest, DeviceChoice, JobHandle, LoraRequest, Outcome, Request,
     ResultRequest, ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker,
     WeightsAbout,
 };
@@ -268,7 +268,7 @@ impl App {
                 Some(folder) => folder.clone(),
                 None => PathBuf::from(BUILTIN),
             },
-            weights: Some(weights),
+            loras: vec![LoraRequest::new(weights)],
             result: ResultRequest {
                 prompt: prompt.clone(),
                 output: Some(self.data.join("samples").join(RESULT)),
@@ -312,7 +312,7 @@ impl App {
             match &mut request {
                 Request::Train(train) => place_run(&runs_dir, train)?,
                 Request::Resume(resume) => resume.result.output = Some(free_result(&resume.run)),
-                Request::Sample(sample) if sample.weights.is_some() => place_film(sample)?,
+                Request::Sample(sample) if !sample.loras.is_empty() => place_film(sample)?,
                 Request::Sample(sample) => {
                     sample.result.output = Some(free_result(&sample.source));
                 }
@@ -522,7 +522,7 @@ impl App {
         };
         let request = SampleRequest {
             source,
-            weights: None,
+            loras: Vec::new(),
             result: ResultRequest {
                 prompt: prompt.clone(),
                 output: None,

@@ -120,6 +120,7 @@ fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<Resu
     let mut opened = open_run(
         job,
         &request.result,
+        &[],
         &SamplingChanges::default(),
         request.device,
     )?;

@@ -6,7 +6,7 @@ use super::context::JobContext;
 use super::message::{Event, Stage};
 use super::problem::Halt;
 use super::request::ResultRequest;
-use super::session::Record;
+use super::session::{Record, Session};
 use crate::project::{Recipe, free_name};
 use crate::report::{Area, Report};
 use crate::video::{
@@ -42,11 +42,12 @@ pub(super) fn check_target(result: &ResultRequest) -> Result<(), Halt> {
 /// Writes the result and tells where it is.
 pub(super) fn write_result(
     job: &mut JobContext,
-    record: &Record,
+    session: &Session,
     tuned_sha256: Option<String>,
     result: &ResultRequest,
     clip: &Clip,
 ) -> Result<(), Halt> {
+    let record = &session.record;
     let path = match &result.output {
         Some(path) => path.clone(),
         None => default_target(record, &result.prompt),
@@ -59,7 +60,7 @@ pub(super) fn write_result(
             min_side,
             upscale: Upscale::Smooth,
         }),
-        recipe: Some(recipe_text(record, tuned_sha256, &result.prompt)),
+        recipe: Some(recipe_text(session, tuned_sha256, &result.prompt)),
         ..ExportOptions::default()
     };
     let report = video::export(clip, &path, format, &options, &mut |done, total| {
@@ -128,7 +129,8 @@ fn default_target(record: &Record, prompt: &str) -> PathBuf {
     )
 }
 
-fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> String {
+fn recipe_text(session: &Session, tuned_sha256: Option<String>, prompt: &str) -> String {
+    let record = &session.record;
     let recipe = Recipe {
         format: record.format,
         program: record.program.clone(),
@@ -140,6 +142,7 @@ fn recipe_text(record: &Record, tuned_sha256: Option<String>, prompt: &str) -> S
         model_name: record.model.name.clone(),
         model_sha256: record.model.weights_sha256.clone(),
         tuned_sha256,
+        loras: session.loras.clone(),
         trained_steps: None,
         settings: record.settings.clone(),
         changes: record.changes.clone(),

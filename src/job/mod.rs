@@ -12,6 +12,7 @@ mod export;
 mod fitting;
 mod latents;
 mod latest;
+mod lora;
 pub mod message;
 mod model;
 mod problem;
@@ -39,6 +40,9 @@ pub use context::JobContext;
 pub use fitting::fit_for;
 pub use latents::{Latents, clip_latents};
 pub use latest::Latest;
+pub use lora::{
+    LoraExport, LoraNames, LoraReport, LoraRequest, LoraShare, LoraWritten, check_lora, export_lora,
+};
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use model::BUILTIN;
 pub use problem::Halt;

@@ -46,7 +46,7 @@ impl From<VideoError> for Halt {
 impl From<ModelError> for Halt {
     fn from(error: ModelError) -> Self {
         let area = match &error {
-            ModelError::Trained(_) => Area::Request,
+            ModelError::Trained(_) | ModelError::Lora { .. } => Area::Request,
             _ => Area::Model,
         };
         let advice = error.advice();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 
+use super::lora::LoraRequest;
 use super::problem::Halt;
 use crate::methods::Method;
 use crate::nn;
@@ -108,8 +109,8 @@ impl Until {
 pub struct SampleRequest {
     /// A run folder, a model folder, or `builtin`.
     pub source: PathBuf,
-    /// A file of trained weights to put on a model; a run has its own.
-    pub weights: Option<PathBuf>,
+    /// Files to put on the model: the weights of a training, which a run has of its own, and LoRA files of other programs.
+    pub loras: Vec<LoraRequest>,
     /// The film to make.
     pub result: ResultRequest,
     /// What differs from the run's settings.

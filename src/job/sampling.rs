@@ -192,6 +192,9 @@ fn inverted(
         if tuned.branches.is_some() {
             key.push_str(", adapters at rest");
         }
+        for lora in &session.loras {
+            key.push_str(&format!(", lora {} x {}", lora.sha256, lora.strength));
+        }
         if clip > 0 {
             key.push_str(&format!(", clip {}", clip + 1));
         }

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::context::JobContext;
 use super::fitting::fit_for;
 use super::message::Event;
-use super::problem::Halt;
+use super::problem::{Halt, tensors};
 use super::request::SamplingChanges;
 use super::session::Record;
 use crate::methods::{Method, Saved, Tuned};
-use crate::models::ModelFolder;
-use crate::project::{TensorFile, sha256_hex};
+use crate::models::{LoraFile, LoraFormat, ModelFolder};
+use crate::project::{METADATA_KEY, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
 use crate::train::{TransferConfig, load_weights};
 
@@ -86,8 +86,17 @@ impl WeightsAbout {
     /// # Errors
     /// When it is no file of weights.
     pub fn of_file(path: &Path) -> Result<Option<Self>, Halt> {
-        let file = TensorFile::read(path).map_err(|error| refused(path, error.into()))?;
-        Ok(Self::read(&file))
+        // Other programs' files may be in half precision, or in names of their own.
+        match LoraFile::open(path) {
+            Ok(lora) if lora.is_lora() && lora.format() != LoraFormat::Own => {
+                let about = lora.note(METADATA_KEY).unwrap_or_default();
+                Ok(serde_json::from_str(about).ok())
+            }
+            _ => {
+                let file = TensorFile::read(path).map_err(|error| refused(path, error.into()))?;
+                Ok(Self::read(&file))
+            }
+        }
     }
 
     fn read(file: &TensorFile) -> Option<Self> {
@@ -109,17 +118,43 @@ impl TrainedFile {
     /// Reads a file and holds it against the model.
     pub(super) fn open(path: &Path, folder: &ModelFolder) -> Result<Self, Halt> {
         let file = TensorFile::read(path).map_err(|error| refused(path, error.into()))?;
+        Self::new(&path.display().to_string(), file, folder)
+    }
+
+    /// Holds what was read against the model; `name` says from where.
+    pub(super) fn new(name: &str, file: TensorFile, folder: &ModelFolder) -> Result<Self, Halt> {
         let shapes = file.tensors.iter();
         let shapes = shapes
             .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
             .collect();
-        let name = path.display().to_string();
         Ok(Self {
-            saved: Saved::check(&name, shapes, folder)?,
-            sha256: sha256_hex(&file.to_bytes(path)?),
+            saved: Saved::check(name, shapes, folder)?,
+            sha256: sha256_hex(&file.to_bytes(Path::new(name))?),
             about: WeightsAbout::read(&file),
             file,
         })
+    }
+
+    /// The method that left it.
+    pub(super) fn method(&self) -> Method {
+        self.saved.method()
+    }
+
+    /// How many tensors it holds.
+    pub(super) fn count(&self) -> usize {
+        self.file.tensors.len()
+    }
+
+    /// Only adapters have a strength, and none below zero.
+    pub(super) fn check_strength(&self, strength: f64) -> Result<(), Halt> {
+        let full = strength.to_bits() == 1.0_f64.to_bits();
+        if full || self.method() == Method::MotionDirector && strength >= 0.0 {
+            return Ok(());
+        }
+        Err(Report::new(Area::Request, format!("The file cannot act with strength {strength}"))
+            .because("It holds weights of a training of this program: whole ones take the place of the model's, and adapters act from 0 up.")
+            .advise("Leave the strength out.")
+            .into())
     }
 
     /// Sets method and size of a sample, as far as the file says them, and refuses what it has no adapters for.
@@ -192,8 +227,15 @@ impl TrainedFile {
     pub(super) fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Tuned, Halt> {
         let tuned = self.saved.load(folder, device)?;
         load_weights(&tuned.vars, &self.file)?;
+        add_loras(folder, &tuned)?;
         Ok(tuned)
     }
+}
+
+/// Adds LoRA files to whole weights that were just put in the place of the model's own.
+pub(super) fn add_loras(folder: &ModelFolder, tuned: &Tuned) -> Result<(), Halt> {
+    let added = folder.loras().add_to_vars(&tuned.vars);
+    added.map_err(tensors("The LoRA could not be added"))
 }
 
 /// Only adapters have a strength.

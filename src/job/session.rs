@@ -12,7 +12,7 @@ use super::saved::WeightsAbout;
 use crate::models::{AutoencoderKL, ModelFolder};
 use crate::nn;
 use crate::pipelines;
-use crate::project::{PlainTensor, RunFolder, RunRecord, TensorFile, sha256_hex};
+use crate::project::{LoraRecord, PlainTensor, RunFolder, RunRecord, TensorFile, sha256_hex};
 use crate::report::{Area, Report};
 use crate::train::{Item, TransferConfig, plain_from_tensor, tensor_from_plain};
 use crate::video::{Clip, Frame};
@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) folder: ModelFolder,
     pub(super) device: Device,
     pub(super) record: Record,
+    /// LoRA files that were added to the folder's weights.
+    pub(super) loras: Vec<LoraRecord>,
     /// Clean latents of each clip, `[1, c, f, h, w]`, times the VAE's scaling factor; at least one, all of one shape.
     latents: Vec<Tensor>,
     /// What steers the ControlNet, a clip each: `[1, 3, f, h, w]` in 0 to 1. None for other methods.
@@ -79,6 +81,7 @@ impl Session {
             folder,
             device,
             record,
+            loras: Vec::new(),
             latents,
             controls,
             texts: BTreeMap::new(),
@@ -101,6 +104,7 @@ impl Session {
             folder,
             device,
             record,
+            loras: Vec::new(),
             latents: vec![latents],
             controls: Vec::new(),
             texts: BTreeMap::new(),
@@ -138,6 +142,9 @@ impl Session {
         for (index, words) in header.texts.into_iter().enumerate() {
             texts.insert(words, read(&text_name(index))?);
         }
+        if folder.loras().changes_words() {
+            texts.clear();
+        }
         let latents = (0..record.clips()).map(|clip| read(&latents_name(clip)));
         let latents = latents.collect::<Result<Vec<_>, Halt>>()?;
         let controlled = match record.settings.method.is_controlled() {
@@ -150,6 +157,7 @@ impl Session {
             folder,
             device,
             record,
+            loras: Vec::new(),
             latents,
             controls,
             texts,

@@ -256,7 +256,7 @@ impl<'a> Suite<'a> {
         work::run(job, Request::Train(Box::new(training)))?;
         let sampling = SampleRequest {
             source: run.to_owned(),
-            weights: None,
+            loras: Vec::new(),
             result: film(second),
             changes: SamplingChanges {
                 start: Some(start),

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::clips::{more_records, read_clips, read_controls};
 use super::context::JobContext;
 use super::export::{check_target, write_result};
+use super::lora::{LoraRequest, put, put_on_run};
 use super::message::{Event, Stage};
 use super::model::{
     BUILTIN, check_method, check_training, latent_shape, load_unet, model_record, open_model,
@@ -18,7 +19,7 @@ use super::request::{
 };
 use super::room::foretold;
 use super::sampling::{SampleSpec, sample};
-use super::saved::{TrainedFile, refuse_scales};
+use super::saved::{add_loras, refuse_scales};
 use super::session::{Record, Session};
 use super::{Preview, comparison, suite, training};
 use crate::methods::{Method, Tuned};
@@ -212,12 +213,8 @@ fn sample_only(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt
 }
 
 fn sample_run(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
-    if request.weights.is_some() {
-        return Err(Report::new(Area::Request, "A run has weights of its own")
-            .advise("Name a model instead of the run, or leave --lora out.")
-            .into());
-    }
-    let mut opened = open_run(job, &request.source, &request.changes, request.device)?;
+    let (loras, changes) = (&request.loras, &request.changes);
+    let mut opened = open_run(job, &request.source, loras, changes, request.device)?;
     make_film(
         job,
         &mut opened.session,
@@ -237,10 +234,11 @@ pub(super) struct OpenRun {
     pub(super) sha256: String,
 }
 
-/// Opens a run with its final weights, or those of its newest checkpoint.
+/// Opens a run with its final weights, or those of its newest checkpoint, and LoRA files on its model.
 pub(super) fn open_run(
     job: &mut JobContext,
     source: &Path,
+    loras: &[LoraRequest],
     changes: &SamplingChanges,
     device: DeviceChoice,
 ) -> Result<OpenRun, Halt> {
@@ -257,11 +255,13 @@ pub(super) fn open_run(
         path: run.path().to_owned(),
     });
     job.stage(Stage::Loading, None);
-    let folder = open_recorded_model(&record)?;
-    let session = Session::from_cache(folder, device.open()?, record, &run)?;
+    let (folder, loras) = put_on_run(job, loras, open_recorded_model(&record)?)?;
+    let mut session = Session::from_cache(folder, device.open()?, record, &run)?;
+    session.loras = loras;
     let tuned = load_unet(&session)?;
     let weights = weights_of(job, &run, session.record.settings.steps)?;
     load_weights(&tuned.vars, &weights)?;
+    add_loras(&session.folder, &tuned)?;
     let sha256 = sha256_hex(&weights.to_bytes(&run.final_weights())?);
     Ok(OpenRun {
         run,
@@ -316,13 +316,14 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
         config: Box::new(config.clone()),
     });
     job.stage(Stage::Loading, None);
-    let folder = open_model(named, None)?;
+    let (folder, loras) = put(job, &request.loras, open_model(named, None)?)?;
     let device = request.device.open()?;
-    let file = match &request.weights {
-        Some(path) => Some(TrainedFile::open(path, &folder)?),
-        None => None,
-    };
-    match &file {
+    let file = loras.trained.as_ref().map(|(file, strength)| {
+        config.lora_scale *= strength;
+        config.spatial_scale *= strength;
+        file
+    });
+    match file {
         Some(file) => file.apply(&mut config, &request.changes, &folder)?,
         // Not even adapters: a model alone.
         None => {
@@ -332,7 +333,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     }
     refuse_without_clip(&config, file.is_some(), &folder)?;
     recommended(&mut config, &folder)?;
-    let about = file.as_ref().and_then(|file| file.about.as_ref());
+    let about = file.and_then(|file| file.about.as_ref());
     let taken_fps = about
         .map(|about| about.fps)
         .filter(|fps| FILM_FPS.contains(fps));
@@ -358,13 +359,14 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     };
     let shape = latent_shape(&record.settings, &folder)?;
     let mut session = Session::without_clip(folder, device, record, &shape)?;
+    session.loras = loras.records;
     let Some(file) = file else {
         let tuned = load_unet(&session)?;
         return make_film(job, &mut session, None, &tuned, None, &request.result);
     };
     file.tell(job, &session.record);
     let tuned = file.load(&session.folder, &session.device)?;
-    let sha256 = Some(file.sha256);
+    let sha256 = Some(file.sha256.clone());
     make_film(job, &mut session, None, &tuned, sha256, &request.result)
 }
 
@@ -421,7 +423,7 @@ fn make_film(
         fps,
     });
     let clip = Clip::from_frames(frames, fps, result.prompt.clone());
-    write_result(job, &session.record, tuned_sha256, result, &clip)
+    write_result(job, session, tuned_sha256, result, &clip)
 }
 
 fn trainer(session: &mut Session) -> Result<Trainer, Halt> {

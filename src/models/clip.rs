@@ -126,9 +126,9 @@ impl ClipTextModel {
     /// # Errors
     /// [`ModelError::Keys`] with every weight that is missing, unexpected or of the wrong shape.
     pub fn new(weights: &Weights, config: &ClipTextConfig) -> Built<Self> {
-        let root = match weights.has("text_model.final_layer_norm.weight") {
-            true => weights.pp("text_model"),
-            false => weights.clone(),
+        let root = match Self::prefix(weights) {
+            "" => weights.clone(),
+            prefix => weights.pp(prefix.trim_end_matches('.')),
         };
         let width = config.hidden_size;
         let embeddings = root.pp("embeddings");
@@ -148,6 +148,14 @@ impl ClipTextModel {
         };
         weights.finish()?;
         Ok(model)
+    }
+
+    /// What the names in these files begin with.
+    pub(super) fn prefix(weights: &Weights) -> &'static str {
+        match weights.has("text_model.final_layer_norm.weight") {
+            true => "text_model.",
+            false => "",
+        }
     }
 
     /// Sizes of the network.

@@ -69,6 +69,14 @@ pub enum ModelError {
     /// Trained weights that do not fit the model they are put on.
     #[error("{}", trained(.0))]
     Trained(Box<KeyReport>),
+    /// A LoRA of another program that does not fit the model it is put on.
+    #[error("the LoRA in {file} cannot be put on this model: {why}")]
+    Lora {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A valid model this program cannot run.
     #[error("this model needs {what}, which is not supported")]
     Unsupported {
@@ -124,6 +132,9 @@ impl ModelError {
             }
             Self::Trained(_) => {
                 "Use the model that these weights were trained with, or a run of that model."
+            }
+            Self::Lora { .. } => {
+                "Use a LoRA that was made for this model; `spectral-motion lora check FILE --model FOLDER` lists what fits."
             }
             Self::NotAModelFolder { .. } | Self::Config { .. } | Self::Unsupported { .. } => {
                 "Use a ModelScope or ZeroScope model in diffusers layout, Stable Diffusion 1.x for the methods that begin with an image model, or leave --model out."
@@ -182,7 +193,7 @@ impl KeyReport {
     }
 
     /// The differences in words, each behind a semicolon.
-    fn differences(&self) -> String {
+    pub(super) fn differences(&self) -> String {
         let shapes: Vec<String> = self
             .wrong_shape
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Var};
 use sha2::{Digest, Sha256};
@@ -13,6 +14,7 @@ use super::image::{
     TemporalBias, inflate,
 };
 use super::layout::{ModelCard, ModelKind, check_class, check_index, check_parts, incomplete};
+use super::lora::{LoraDeltas, LoraNetwork};
 use super::mistake::{INDEX, is_meant, name_of, resolve};
 use super::source::FileSource;
 use super::tokenizer::{ClipTokenizer, tokenizer_files};
@@ -116,6 +118,8 @@ pub struct ModelFolder {
     text: ClipTextConfig,
     scheduler: SchedulerConfig,
     card: ModelCard,
+    /// Added to the weights as they are read.
+    loras: Arc<LoraDeltas>,
 }
 
 impl ModelFolder {
@@ -171,6 +175,7 @@ impl ModelFolder {
             scheduler,
             card,
             source,
+            loras: Arc::default(),
         };
         if let Some(why) = folder.misfit() {
             return Err(folder.source.config_error(INDEX, why));
@@ -198,6 +203,38 @@ impl ModelFolder {
         };
         self.add_controlnet(source, names)?;
         Ok(self)
+    }
+
+    /// The same model with LoRA files added to its weights, in place of those it had.
+    #[must_use]
+    pub fn with_loras(mut self, loras: LoraDeltas) -> Self {
+        self.loras = Arc::new(loras);
+        self
+    }
+
+    /// What LoRA files add to its weights.
+    #[must_use]
+    pub fn loras(&self) -> &LoraDeltas {
+        &self.loras
+    }
+
+    /// Names and shapes of what a LoRA may change, from the configuration alone. An image model is taken as the image model
+    /// that it is: LoRA files know nothing of what a method adds to it.
+    ///
+    /// # Errors
+    /// When the configuration describes no network.
+    pub fn lora_network(&self) -> Result<LoraNetwork, ModelError> {
+        let unet = Weights::recorder();
+        match &self.unet {
+            UNetConfig::Video(config) => drop(UNet3DConditionModel::new(&unet, config)?),
+            UNetConfig::Image(config) => as_pictures(&unet, config)?,
+        }
+        let text = Weights::recorder();
+        ClipTextModel::new(&text, &self.text)?;
+        Ok(LoraNetwork {
+            unet: unet.asked(),
+            text: text.asked(),
+        })
     }
 
     fn add_controlnet(&mut self, source: FileSource, names: WeightNames) -> Result<(), ModelError> {
@@ -520,7 +557,16 @@ impl ModelFolder {
         device: &Device,
         build: &dyn Fn(&Weights) -> Result<(), ModelError>,
     ) -> Result<Weights, ModelError> {
-        checked_weights(&self.source, part, (dtype, device), build)
+        let weights = checked_weights(&self.source, part, (dtype, device), build)?;
+        Ok(match part.folder {
+            _ if self.loras.is_empty() => weights,
+            folder if folder == UNET_WEIGHTS.folder => weights.with_merged(self.loras.unet()),
+            folder if folder == TEXT_WEIGHTS.folder => {
+                let prefix = ClipTextModel::prefix(&weights);
+                weights.with_merged(&self.loras.text(prefix))
+            }
+            _ => weights,
+        })
     }
 }
 

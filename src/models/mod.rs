@@ -8,6 +8,7 @@
 //!
 //! Weights lie in safetensors files or in PyTorch's `.bin` files (`torch_file`, over `zip_index` and `pickle`). Either is
 //! mapped into memory and each tensor is read out of the map when it is asked for. Nothing in a file is ever executed.
+//! LoRA files of other programs go the same way (`lora`) and are added to the weights as these are read.
 //!
 //! What a person may name instead of a model's folder is known by `mistake`; what the small files beside the weights say
 //! is checked by `layout`. Before any weight is read the whole network is laid out with placeholders against the names
@@ -22,6 +23,7 @@ mod error;
 mod folder;
 mod image;
 mod layout;
+mod lora;
 mod mistake;
 mod pickle;
 mod resnet;
@@ -47,6 +49,7 @@ pub use image::{
     Residuals, TemporalBias, inflate,
 };
 pub use layout::{ModelCard, ModelKind};
+pub use lora::{FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPart};
 pub use mistake::Mistake;
 pub use source::FileSource;
 pub use tokenizer::ClipTokenizer;

@@ -3,7 +3,7 @@
 //! candle has a reader as well. It is not used, because it allocates lengths as a file declares them and leaves out
 //! without a word what it does not understand. Here every length is held against the bytes that are left, and text is
 //! borrowed from them. Containers are numbers into a few tables: to fetch a value again copies no content, a container
-//! that holds itself does no harm, and nothing recurses, however deep a file nests. What a list holds is not kept.
+//! that holds itself does no harm, and nothing recurses, however deep a file nests.
 
 use std::collections::BTreeMap;
 
@@ -46,11 +46,20 @@ pub(super) struct Storage<'a> {
     pub len: usize,
 }
 
-/// The tensors of a dict, or of the one under `state_dict` in it.
+/// What a file holds.
+#[derive(Debug)]
+pub(super) enum Pickled<'a> {
+    /// The tensors of a dict, or of the one under `state_dict` in it.
+    Named(BTreeMap<&'a str, PickledTensor<'a>>),
+    /// The tensors of a list, which have no names.
+    Listed(Vec<PickledTensor<'a>>),
+}
+
+/// The tensors of a dict or of a list.
 ///
 /// # Errors
 /// When the pickle is damaged, asks for anything but tensors, or holds none.
-pub(super) fn tensors(bytes: &[u8]) -> Parsed<BTreeMap<&str, PickledTensor<'_>>> {
+pub(super) fn tensors(bytes: &[u8]) -> Parsed<Pickled<'_>> {
     if bytes.len() > MAX_BYTES {
         return Err(format!(
             "its description of {} bytes is larger than that of any model",
@@ -65,11 +74,14 @@ pub(super) fn tensors(bytes: &[u8]) -> Parsed<BTreeMap<&str, PickledTensor<'_>>>
         memo: BTreeMap::new(),
         parts: Vec::new(),
         dicts: Vec::new(),
+        lists: Vec::new(),
         entries: 0,
         tensors: Vec::new(),
     };
-    let top = machine.run()?;
-    machine.weights(top)
+    match machine.run()? {
+        Value::List(list) => machine.listed(list).map(Pickled::Listed),
+        top => machine.weights(top).map(Pickled::Named),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -79,7 +91,7 @@ enum Value<'a> {
     Number(i64),
     Text(&'a str),
     Global(Global),
-    List,
+    List(usize),
     /// Where its values begin in [`Machine::parts`], and how many they are.
     Tuple(usize, usize),
     Dict(usize),
@@ -105,7 +117,8 @@ struct Machine<'a> {
     memo: BTreeMap<u32, Value<'a>>,
     parts: Vec<Value<'a>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    /// Entries of all dicts.
+    lists: Vec<Vec<Value<'a>>>,
+    /// Entries of all dicts and lists.
     entries: usize,
     tensors: Vec<PickledTensor<'a>>,
 }
@@ -143,6 +156,7 @@ impl<'a> Machine<'a> {
             + self.memo.len()
             + self.parts.len()
             + self.dicts.len()
+            + self.lists.len()
             + 2 * self.entries
             + 6 * self.tensors.len();
         match values <= MAX_VALUES {
@@ -177,13 +191,13 @@ impl<'a> Machine<'a> {
                 self.set_items(&items)
             }
             b'a' => {
-                self.pop()?;
-                self.expect_list()
+                let value = self.pop()?;
+                self.append(&[value])
             }
             b'e' => {
                 let from = self.unmark()?;
-                self.stack.truncate(from);
-                self.expect_list()
+                let values = self.stack.split_off(from);
+                self.append(&values)
             }
             b'b' => self.set_state(),
             other => {
@@ -211,7 +225,10 @@ impl<'a> Machine<'a> {
                 Value::Text(text(self.take(length)?)?)
             }
             b'c' => Value::Global(self.global()?),
-            b']' => Value::List,
+            b']' => {
+                self.lists.push(Vec::new());
+                Value::List(self.lists.len() - 1)
+            }
             b'}' => self.new_dict(),
             b')' => Value::Tuple(self.parts.len(), 0),
             0x85..=0x87 => {
@@ -364,11 +381,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn expect_list(&self) -> Parsed<()> {
-        match self.top()? {
-            Value::List => Ok(()),
-            _ => Err("it appends to what is no list".to_owned()),
-        }
+    fn append(&mut self, values: &[Value<'a>]) -> Parsed<()> {
+        let Value::List(list) = self.top()? else {
+            return Err("it appends to what is no list".to_owned());
+        };
+        self.entries += values.len();
+        self.lists[list].extend_from_slice(values);
+        Ok(())
     }
 
     /// The notes `state_dict()` hangs on its dict are dropped; nothing else has a state.
@@ -455,6 +474,26 @@ impl<'a> Machine<'a> {
             _ => Err("it holds a tensor whose shape is not in numbers".to_owned()),
         };
         values.iter().map(number).collect()
+    }
+
+    /// The tensors of a list, each of which stands in it once.
+    fn listed(&self, list: usize) -> Parsed<Vec<PickledTensor<'a>>> {
+        let mut seen = vec![false; self.tensors.len()];
+        let mut tensors = Vec::new();
+        for value in &self.lists[list] {
+            let &Value::Tensor(tensor) = value else {
+                return Err("it holds a list of something else than tensors".to_owned());
+            };
+            // A value that is fetched again takes two bytes; a tensor that is copied takes a hundred.
+            if std::mem::replace(&mut seen[tensor], true) {
+                return Err("it lists a tensor twice".to_owned());
+            }
+            tensors.push(self.tensors[tensor].clone());
+        }
+        if tensors.is_empty() {
+            return Err("it holds no tensors".to_owned());
+        }
+        Ok(tensors)
     }
 
     fn weights(&self, top: Value<'a>) -> Parsed<BTreeMap<&'a str, PickledTensor<'a>>> {

@@ -9,7 +9,8 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 
 use safetensors::tensor::TensorInfo;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{Parsed, shown};
 use super::weight_file::TensorPlace;
@@ -26,20 +27,7 @@ const NOTES: &str = "__metadata__";
 /// # Errors
 /// What is wrong with the file; whoever tells it names the file before.
 pub(super) fn index(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
-    let (length, rest) = file
-        .split_first_chunk::<8>()
-        .ok_or("it is shorter than the length of a header")?;
-    let length = u64::from_le_bytes(*length);
-    let (header, data) = usize::try_from(length)
-        .ok()
-        .filter(|&length| length <= MAX_HEADER)
-        .and_then(|length| rest.split_at_checked(length))
-        .ok_or_else(|| {
-            format!(
-                "it declares a header of {length} bytes where {} are left",
-                rest.len()
-            )
-        })?;
+    let (header, data) = split(file)?;
     let Header(tensors) = serde_json::from_slice(header).map_err(|e| e.to_string())?;
     check(&tensors, data.len())?;
     let start = file.len() - data.len();
@@ -54,6 +42,39 @@ pub(super) fn index(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
         (name, place)
     });
     Ok(places.collect())
+}
+
+/// The text beside the tensors of a file that [`index`] accepts.
+///
+/// # Errors
+/// When what stands there is no text.
+pub(super) fn notes(file: &[u8]) -> Parsed<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Notes {
+        #[serde(rename = "__metadata__", default)]
+        notes: BTreeMap<String, String>,
+    }
+    let (header, _) = split(file)?;
+    let Notes { notes } = serde_json::from_slice(header).map_err(|e| e.to_string())?;
+    Ok(notes)
+}
+
+/// Header and data.
+fn split(file: &[u8]) -> Parsed<(&[u8], &[u8])> {
+    let (length, rest) = file
+        .split_first_chunk::<8>()
+        .ok_or("it is shorter than the length of a header")?;
+    let length = u64::from_le_bytes(*length);
+    usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= MAX_HEADER)
+        .and_then(|length| rest.split_at_checked(length))
+        .ok_or_else(|| {
+            format!(
+                "it declares a header of {length} bytes where {} are left",
+                rest.len()
+            )
+        })
 }
 
 /// Proves for each tensor that its bytes follow those of the tensor before and are as many as its shape needs, and that

@@ -5,15 +5,35 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::{Parsed, shown};
-use super::pickle::{self, PickledTensor};
+use super::pickle::{self, Pickled, PickledTensor};
 use super::weight_file::TensorPlace;
 use super::zip_index::ZipIndex;
+
+/// Where the tensors of a file are.
+#[derive(Debug)]
+pub(super) enum Contents {
+    /// By their names.
+    Named(BTreeMap<String, TensorPlace>),
+    /// In their order; they have no names.
+    Listed(Vec<TensorPlace>),
+}
 
 /// Where the tensors of a file are, by their names.
 ///
 /// # Errors
 /// What is wrong with the file; whoever tells it names the file before.
 pub(super) fn index(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
+    match contents(file)? {
+        Contents::Named(tensors) => Ok(tensors),
+        Contents::Listed(_) => Err("it holds no dict of tensors but a list".to_owned()),
+    }
+}
+
+/// Where the tensors of a file are, which may hold a dict or a list of them.
+///
+/// # Errors
+/// As [`index`].
+pub(super) fn contents(file: &[u8]) -> Parsed<Contents> {
     if !file.starts_with(b"PK\x03\x04") {
         return Err(other_format(file));
     }
@@ -31,13 +51,23 @@ pub(super) fn index(file: &[u8]) -> Parsed<BTreeMap<String, TensorPlace>> {
     let description = zip
         .find(&format!("{prefix}/data.pkl"))?
         .ok_or_else(missing)?;
-    let tensors = pickle::tensors(&file[description])?;
-    let placed = tensors.into_iter().map(|(name, tensor)| {
-        place(&zip, prefix, tensor)
-            .map(|place| (name.to_owned(), place))
-            .map_err(|why| format!("{} in it {why}", shown(name)))
-    });
-    placed.collect()
+    match pickle::tensors(&file[description])? {
+        Pickled::Named(tensors) => {
+            let placed = tensors.into_iter().map(|(name, tensor)| {
+                place(&zip, prefix, tensor)
+                    .map(|place| (name.to_owned(), place))
+                    .map_err(|why| format!("{} in it {why}", shown(name)))
+            });
+            placed.collect::<Parsed<_>>().map(Contents::Named)
+        }
+        Pickled::Listed(tensors) => {
+            let placed = tensors.into_iter().enumerate().map(|(at, tensor)| {
+                let told = |why| format!("tensor {at} in it {why}");
+                place(&zip, prefix, tensor).map_err(told)
+            });
+            placed.collect::<Parsed<_>>().map(Contents::Listed)
+        }
+    }
 }
 
 fn other_format(file: &[u8]) -> String {

@@ -15,7 +15,7 @@ use super::error::{ModelError, WeightFormat, said, shown};
 use super::layout::incomplete;
 use super::safetensors_file;
 use super::source::{FileBytes, FileSource, is_pointer};
-use super::torch_file;
+use super::torch_file::{self, Contents};
 
 /// Where a tensor is in its file.
 #[derive(Clone, Debug)]
@@ -129,6 +129,61 @@ pub(super) fn index_files(
         }
     }
     Ok(all)
+}
+
+/// What one file of weights holds.
+#[derive(Debug, Default)]
+pub(super) struct OneFile {
+    /// Its tensors by their names.
+    pub named: BTreeMap<String, StoredTensor>,
+    /// Its tensors in their order, where they have no names.
+    pub listed: Vec<StoredTensor>,
+    /// The text beside them; PyTorch's files have none.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl OneFile {
+    /// Maps a file: PyTorch's where the name ends as one of theirs, else safetensors.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged or shorter than it says, or asks for anything but tensors.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let name = path.display().to_string();
+        let bytes = FileBytes::map(path)?;
+        if is_pointer(&bytes) {
+            return Err(ModelError::Pointer { path: path.into() });
+        }
+        let (file_name, file): (Rc<str>, _) = (name.into(), Rc::new(bytes));
+        let stored = |place| StoredTensor {
+            file: Rc::clone(&file),
+            file_name: Rc::clone(&file_name),
+            place,
+        };
+        let named = |places: BTreeMap<String, TensorPlace>| {
+            let places = places.into_iter();
+            places.map(|(name, place)| (name, stored(place))).collect()
+        };
+        let opened = match format_of(&file_name) {
+            WeightFormat::Safetensors => safetensors_file::index(&file).and_then(|places| {
+                Ok(Self {
+                    named: named(places),
+                    notes: safetensors_file::notes(&file)?,
+                    ..Self::default()
+                })
+            }),
+            WeightFormat::Torch => torch_file::contents(&file).map(|contents| match contents {
+                Contents::Named(places) => Self {
+                    named: named(places),
+                    ..Self::default()
+                },
+                Contents::Listed(places) => Self {
+                    listed: places.into_iter().map(stored).collect(),
+                    ..Self::default()
+                },
+            }),
+        };
+        opened.map_err(|why| damaged(&file_name, &why))
+    }
 }
 
 /// Where the weights of one part of a model may be.

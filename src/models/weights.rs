@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::adapter::{AdapterName, Adapters, Factor};
 use super::error::{KeyReport, ModelError, WrongShape};
+use super::lora::Delta;
 use super::source::{FileBytes, FileSource};
 use super::weight_file::{StoredTensor, index_files};
 use crate::nn::lora::starting_values;
@@ -67,6 +68,39 @@ enum Entry {
     Memory(Tensor),
     /// Made when it is asked for, in this shape.
     Initial(Vec<usize>, Initial),
+    /// Another one with low-rank products added to it.
+    Merged(Box<Entry>, Vec<Delta>),
+}
+
+impl Entry {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Stored(stored) => stored.shape(),
+            Self::Memory(tensor) => tensor.dims(),
+            Self::Initial(shape, _) => shape,
+            Self::Merged(entry, _) => entry.shape(),
+        }
+    }
+
+    fn read(&self, dtype: DType, device: &Device) -> Built<Tensor> {
+        match self {
+            Self::Stored(stored) => stored.read(dtype, device),
+            Self::Memory(tensor) => Ok(tensor.to_dtype(dtype)?.to_device(device)?),
+            Self::Initial(shape, values) => values.values(shape, dtype, device),
+            Self::Merged(entry, deltas) => {
+                // Added up in full precision where it is quick to do, then rounded once.
+                let wide = match dtype {
+                    DType::F64 => DType::F64,
+                    _ => DType::F32,
+                };
+                let start = entry.read(wide, &Device::Cpu)?;
+                let sum = deltas
+                    .iter()
+                    .try_fold(start, |sum, delta| delta.add_to(&sum))?;
+                Ok(sum.to_dtype(dtype)?.to_device(device)?)
+            }
+        }
+    }
 }
 
 /// Starting values of a weight that no file holds.
@@ -222,6 +256,24 @@ impl Weights {
             };
             tensors.insert(name, entry);
         }
+        self.holding(tensors)
+    }
+
+    /// The same weights with low-rank products added to those of these names. What is not there is left out: whoever made
+    /// the products has held them against the network.
+    #[must_use]
+    pub(super) fn with_merged(&self, deltas: &BTreeMap<String, Vec<Delta>>) -> Self {
+        let mut tensors = (*self.store.tensors).clone();
+        for (name, added) in deltas {
+            if let Some(entry) = tensors.get_mut(name) {
+                *entry = Entry::Merged(Box::new(entry.clone()), added.clone());
+            }
+        }
+        self.holding(tensors)
+    }
+
+    /// As these, with other tensors, of which none was asked for yet.
+    fn holding(&self, tensors: BTreeMap<String, Entry>) -> Self {
         let store = Store {
             files: self.store.files.clone(),
             tensors: Rc::new(tensors),
@@ -550,11 +602,7 @@ impl Weights {
             }
             return Ok(None);
         };
-        let found = match entry {
-            Entry::Stored(stored) => stored.shape(),
-            Entry::Memory(tensor) => tensor.dims(),
-            Entry::Initial(shape, _) => shape,
-        };
+        let found = entry.shape();
         if found != shape {
             let (expected, found) = (shape.to_vec(), found.to_vec());
             notes.wrong_shape.push(WrongShape {
@@ -570,11 +618,9 @@ impl Weights {
         } else {
             store.dtype
         };
-        match entry {
-            _ if store.mode == Mode::Compare => Ok(None),
-            Entry::Stored(stored) => stored.read(dtype, &store.device).map(Some),
-            Entry::Memory(tensor) => Ok(Some(tensor.to_dtype(dtype)?.to_device(&store.device)?)),
-            Entry::Initial(shape, values) => values.values(shape, dtype, &store.device).map(Some),
+        match store.mode {
+            Mode::Compare => Ok(None),
+            Mode::Read | Mode::Record => entry.read(dtype, &store.device).map(Some),
         }
     }
 }

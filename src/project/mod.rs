@@ -25,6 +25,6 @@ pub use atomic::{free_name, write_atomic};
 pub use checkpoint::{Checkpoint, CheckpointState, LiveSettings};
 pub use document::{MoreClip, Project};
 pub use error::ProjectError;
-pub use record::{Change, ClipRecord, ModelRecord, MoreClipRecord, Recipe, RunRecord};
+pub use record::{Change, ClipRecord, LoraRecord, ModelRecord, MoreClipRecord, Recipe, RunRecord};
 pub use run::{RunFolder, default_runs_dir, run_format};
-pub use tensors::{PlainTensor, TensorFile, sha256_hex};
+pub use tensors::{METADATA_KEY, PlainTensor, TensorFile, sha256_hex};

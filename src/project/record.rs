@@ -101,6 +101,17 @@ pub struct Change {
     pub value: f64,
 }
 
+/// A LoRA that was added to a model's weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraRecord {
+    /// File name without its folder.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// How strongly it acts; 1 is what it was trained for.
+    pub strength: f64,
+}
+
 /// What an exported film says about how it was made. Names and hashes only: a film is given away, so no paths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe<S> {
@@ -125,6 +136,9 @@ pub struct Recipe<S> {
     pub model_sha256: BTreeMap<String, String>,
     /// SHA-256 of the fine-tuned weights; none means an untouched model.
     pub tuned_sha256: Option<String>,
+    /// LoRA files that were added to the model's weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<LoraRecord>,
     /// Training steps done when it was sampled, for a film from the middle of a training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_steps: Option<u32>,

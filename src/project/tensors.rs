@@ -7,13 +7,16 @@ use std::fs;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, View};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::atomic::write_atomic;
 use super::error::ProjectError;
 
-/// The one metadata key of every file this program writes.
-const METADATA_KEY: &str = "spectral_motion";
+/// The metadata key of every file this program writes.
+pub const METADATA_KEY: &str = "spectral_motion";
+/// Where a safetensors file keeps its metadata.
+const NOTES: &str = "__metadata__";
 
 /// An array in row-major order. `bytes` are little-endian, 4 for each element.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,32 @@ impl TensorFile {
         let about = HashMap::from([(METADATA_KEY.to_owned(), self.about.clone())]);
         safetensors::serialize(&self.tensors, Some(about))
             .map_err(|error| ProjectError::damaged(path, error))
+    }
+
+    /// The file's bytes with further texts in its header. The `safetensors` crate writes several of them in an order that
+    /// changes from run to run; here everything is in the order of its name.
+    #[must_use]
+    pub fn to_bytes_with(&self, notes: &BTreeMap<String, String>) -> Vec<u8> {
+        let mut notes = notes.clone();
+        notes.insert(METADATA_KEY.to_owned(), self.about.clone());
+        let mut header = serde_json::Map::from_iter([(NOTES.to_owned(), json!(notes))]);
+        let mut end = 0;
+        for (name, tensor) in &self.tensors {
+            let start = end;
+            end += tensor.bytes.len();
+            let (shape, offsets) = (&tensor.shape, [start, end]);
+            let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": offsets});
+            header.insert(name.clone(), entry);
+        }
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        // The numbers begin at a multiple of eight bytes.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        for tensor in self.tensors.values() {
+            bytes.extend(&tensor.bytes);
+        }
+        bytes
     }
 
     /// Writes the file so that it is either whole or absent.
@@ -170,6 +199,27 @@ mod tests {
             back.tensors["b"].to_f32()[1].to_bits(),
             (-0.0_f32).to_bits()
         );
+    }
+
+    #[test]
+    fn further_texts_are_read_by_the_crate_and_always_in_one_order() {
+        let mut file = TensorFile {
+            about: "{}".to_owned(),
+            ..TensorFile::default()
+        };
+        for (name, values) in [("b", [1.0, 2.0]), ("a\"", [3.0, -0.0])] {
+            let tensor = PlainTensor::from_f32(&[2], &values);
+            file.tensors.insert(name.to_owned(), tensor);
+        }
+        let notes = ["z", "format"].map(|key| (key.to_owned(), "pt".to_owned()));
+        let bytes = file.to_bytes_with(&notes.clone().into());
+        assert_eq!(bytes, file.to_bytes_with(&notes.into()));
+        let path = Path::new("x.safetensors");
+        assert_eq!(TensorFile::from_bytes(path, &bytes).unwrap(), file);
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata["format"], "pt");
+        assert_eq!(metadata.len(), 3);
     }
 
     #[test]

@@ -232,6 +232,7 @@ fn film_with_recipe(path: &Path, format: ExportFormat) {
         more_clips: record.more_clips,
         model_name: record.model.name,
         model_sha256: record.model.weights_sha256,
+        loras: Vec::new(),
         tuned_sha256: None,
         trained_steps: Some(7),
         settings: record.settings,

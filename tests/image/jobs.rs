@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use spectral_motion::job::{
-    self, ControlRequest, DeviceChoice, Event, Outcome, Request, ResultRequest, ResumeRequest,
-    SampleRequest, SamplingChanges, TrainRequest, Until,
+    self, ControlRequest, DeviceChoice, Event, LoraRequest, Outcome, Request, ResultRequest,
+    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until,
 };
 use spectral_motion::methods::Method;
 use spectral_motion::project::{MoreClip, RunFolder, RunRecord, TensorFile};
@@ -15,7 +15,9 @@ use spectral_motion::report::{Area, Report};
 use spectral_motion::train::{InversionPrompt, TransferConfig};
 
 use super::METHODS;
-use crate::common::{assert_same_bits, fails, image_model, micro_model, moving_square, succeeds};
+use crate::common::{
+    assert_same_bits, fails, golden, image_model, micro_model, moving_square, succeeds,
+};
 use crate::models::copy_of;
 
 struct Place {
@@ -71,7 +73,7 @@ impl Place {
     fn sample(&self, source: &Path, weights: Option<PathBuf>, film: &str) -> SampleRequest {
         SampleRequest {
             source: source.to_owned(),
-            weights,
+            loras: weights.into_iter().map(LoraRequest::new).collect(),
             result: self.film(film),
             changes: SamplingChanges::default(),
             device: DeviceChoice::Cpu,
@@ -159,6 +161,10 @@ fn a_run_that_goes_on_ends_bitwise_where_a_whole_one_does() {
             .keys()
             .filter(|name| name.starts_with("controlnet."));
         assert_eq!(controlnets.count() > 0, method.is_controlled());
+        let file = place.path("whole").join("final/weights.safetensors");
+        let about = job::WeightsAbout::of_file(&file).unwrap().unwrap();
+        assert_eq!((about.method, about.steps), (method, 4));
+        assert!(!about.subject.is_empty() && !about.model_sha256.is_empty());
     }
 }
 
@@ -195,6 +201,18 @@ fn a_run_samples_as_it_was_sampled_and_so_do_its_weights_on_the_model() {
         pictures(&place.path("model"))
     );
     assert_ne!(first, pictures(&place.path("noise")));
+    // A LoRA for the image model, its text encoder among it, changes weights that the run trained and others.
+    for (film, strength) in [("lora", 1.0), ("no lora", 0.0)] {
+        let mut request = from_noise(&run, None, film);
+        request.loras.push(LoraRequest {
+            file: golden("lora/image.safetensors"),
+            strength,
+        });
+        done(Request::Sample(Box::new(request)));
+    }
+    let noise = pictures(&place.path("noise"));
+    assert_ne!(pictures(&place.path("lora")), noise);
+    assert_eq!(pictures(&place.path("no lora")), noise);
     assert!(
         notes(&events)
             .iter()

@@ -13,7 +13,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
     AutoencoderKL, ClipTextConfig, ClipTextModel, ClipTokenizer, ControlNetModel, InflatedUNet,
-    Inflation, ModelFolder, UNet3DConditionModel, Weights,
+    Inflation, LoraDeltas, LoraFile, ModelFolder, UNet3DConditionModel, Weights,
 };
 use spectral_motion::schedulers::{Ddim, DpmSolver, ReferenceInversion};
 
@@ -246,6 +246,62 @@ fn safetensors_files_survive_any_damage() {
             [&length[..], &header, &data].concat()
         },
     );
+}
+
+/// Files of other programs, and lists without names: fitted to a network and added up.
+#[test]
+fn lora_files_survive_any_damage() {
+    let folder = ModelFolder::open(&micro()).unwrap();
+    let network = folder.lora_network().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let peer = fs::read(golden("lora/video.safetensors")).unwrap();
+    let header =
+        8 + usize::from(peer[0]) + 256 * usize::from(peer[1]) + (usize::from(peer[2]) << 16);
+    let (header, data) = peer.split_at(header);
+    let keep_data = |header: Vec<u8>| {
+        // The length before the header is right, so that every damage is a name's, a shape's or a note's.
+        let length = (header.len() as u64).to_le_bytes();
+        [&length[..], &header, data].concat()
+    };
+    let list = Pickle::start()
+        .raw("](")
+        .tensor(("FloatStorage", "0", 64), 0, &[16, 4], &[4, 1])
+        .tensor(("FloatStorage", "1", 64), 0, &[4, 16], &[16, 1])
+        .raw("e")
+        .end();
+    let storages = [("0", vec![0; 256]), ("1", vec![0; 256])];
+    let in_archive = |pickle: Vec<u8>| checkpoint(pickle, &storages);
+    type Case<'a> = (&'a str, Vec<u8>, &'a dyn Fn(Vec<u8>) -> Vec<u8>, bool);
+    let cases: [Case<'_>; 3] = [
+        ("whole.safetensors", peer.clone(), &as_it_is, true),
+        ("header.safetensors", header[8..].to_vec(), &keep_data, true),
+        ("list.pt", list, &in_archive, false),
+    ];
+    for (name, valid, wrap, fits) in cases {
+        let path = dir.path().join(name);
+        let kind = Kind {
+            name,
+            path: path.clone(),
+            valid,
+            wrap,
+            beside: 0,
+            // Beside what is read of the file: the network's names with underscores, and a few of its lists of layers.
+            allowance: Allowance {
+                times: 8,
+                fixed: 512 << 10,
+            },
+            rarely: 4,
+        };
+        let read = || {
+            let lora = LoraFile::open(&path).ok()?;
+            let Ok(fitted) = lora.fit(&network) else {
+                return (!fits).then_some(0);
+            };
+            LoraDeltas::default().add(&fitted, 1.0).ok()?;
+            Some(fitted.layers.len())
+        };
+        kind.survives(&read, &|layers| assert!(layers <= network.unet.len()));
+    }
 }
 
 /// What is accepted must also describe networks that can be laid out and a schedule that can be walked.
