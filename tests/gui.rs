@@ -2,6 +2,7 @@
 
 mod closing;
 mod controls;
+mod models;
 mod runs;
 mod studio;
 

@@ -32,6 +32,7 @@ mod image;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
+mod library;
 mod memory;
 mod methods;
 mod models;

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub names: &'static [&'static str],
     /// About how large the first form is.
     pub about_bytes: u64,
+    /// Whether a model that lacks it is whole all the same.
+    pub is_optional: bool,
 }
 
 /// A model of the catalogue.
@@ -113,7 +115,19 @@ const OPEN_RAIL_M: Licence = Licence {
 
 /// A file of one form.
 const fn file(names: &'static [&'static str], about_bytes: u64) -> Wanted {
-    Wanted { names, about_bytes }
+    Wanted {
+        names,
+        about_bytes,
+        is_optional: false,
+    }
+}
+
+/// A file that is fetched where there is one: other programs read it.
+const fn optional(names: &'static [&'static str], about_bytes: u64) -> Wanted {
+    Wanted {
+        is_optional: true,
+        ..file(names, about_bytes)
+    }
 }
 
 const MODEL_INDEX: Wanted = file(&["model_index.json"], 1 << 10);
@@ -123,8 +137,8 @@ const VAE_CONFIG: Wanted = file(&["vae/config.json"], 1 << 10);
 const TEXT_CONFIG: Wanted = file(&["text_encoder/config.json"], 1 << 10);
 const VOCABULARY: Wanted = file(&["tokenizer/vocab.json"], 1_060_000);
 const MERGES: Wanted = file(&["tokenizer/merges.txt"], 525_000);
-const SPECIAL_TOKENS: Wanted = file(&["tokenizer/special_tokens_map.json"], 1 << 10);
-const TOKENIZER_CONFIG: Wanted = file(&["tokenizer/tokenizer_config.json"], 1 << 10);
+const SPECIAL_TOKENS: Wanted = optional(&["tokenizer/special_tokens_map.json"], 1 << 10);
+const TOKENIZER_CONFIG: Wanted = optional(&["tokenizer/tokenizer_config.json"], 1 << 10);
 
 /// Numbers in each network, and the bytes of one in half precision.
 const HALF: u64 = 2;

@@ -205,10 +205,11 @@ impl Fetching<'_> {
                 }
             }
             // The server does not give parts, or has another version by now.
-            200 => {
+            200 if here > 0 => {
                 throw_away(part, note);
                 (here, hasher) = (0, self.file.checksum.hasher(bytes));
             }
+            200 => {}
             _ => return Ok(Ended::Stale),
         }
         let announced = reached

@@ -131,8 +131,6 @@ struct Said {
 pub(super) struct Reached {
     pub head: Head,
     pub answer: Answer,
-    /// Who gave the answer.
-    pub host: String,
     said: Said,
 }
 
@@ -229,6 +227,9 @@ impl Hub {
                 }
             }
             let Some((name, said)) = found else {
+                if wanted.is_optional {
+                    continue;
+                }
                 return Err(LibraryError::NotThere {
                     host: self.host(),
                     what: format!("{} of {}", wanted.names[0], known.repo),
@@ -402,24 +403,14 @@ impl Hub {
                 let is_known = said.linked_checksum.is_some() && said.linked_bytes.is_some();
                 if only_head && leaves && is_known {
                     // Everything worth knowing was said on the way.
-                    return Ok(Reached {
-                        head,
-                        answer,
-                        host,
-                        said,
-                    });
+                    return Ok(Reached { head, answer, said });
                 }
                 url = target;
                 continue;
             }
             let place = (host.as_str(), at_hub, with_token);
             judge(&head, place, (repo, first))?;
-            return Ok(Reached {
-                head,
-                answer,
-                host,
-                said,
-            });
+            return Ok(Reached { head, answer, said });
         }
         Err(self
             .no_hub("it leads from one address to the next without an end")
