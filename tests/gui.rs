@@ -2,6 +2,7 @@
 
 mod closing;
 mod controls;
+#[cfg(feature = "hub")]
 mod models;
 mod runs;
 mod studio;

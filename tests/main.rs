@@ -32,6 +32,7 @@ mod image;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
+#[cfg(feature = "hub")]
 mod library;
 mod memory;
 mod methods;

@@ -282,17 +282,24 @@ fn get(args: &GetArgs, library: Library) -> Result<Ending, Report> {
     for name in &args.names {
         let unknown = || told(LibraryError::Unknown { name: name.clone() });
         let known = Known::find(name).ok_or_else(unknown)?;
-        let entry = library.entry(known.name).map_err(told)?;
-        if let (State::Present, Some(folder)) = (&entry.state, &entry.folder) {
-            eprintln!("{} is here already.", known.title);
-            println!("{}", folder.display());
-            continue;
-        }
+        let damaged = match whole(known, &library)? {
+            Whole::Yes(folder) => {
+                eprintln!("{} is here already.", known.title);
+                println!("{}", folder.display());
+                continue;
+            }
+            Whole::Damaged(file) => Some(file),
+            Whole::No => None,
+        };
         if plans.iter().any(|plan| plan.known == known) {
             continue;
         }
         let plan = hub.plan(known, &library.cache, &mut |_| ControlFlow::Continue(()));
-        let plan = plan.map_err(told)?;
+        let mut plan = plan.map_err(told)?;
+        let is_damaged = |path: &str| damaged.as_ref().is_some_and(|file| file.ends_with(path));
+        for file in plan.files.iter_mut().filter(|file| is_damaged(&file.path)) {
+            file.here_bytes = 0;
+        }
         tell(
             &plan,
             &library,
@@ -320,6 +327,30 @@ fn get(args: &GetArgs, library: Library) -> Result<Ending, Report> {
         job::download(job, &request)
     });
     watch::follow(started, &args.output)
+}
+
+/// Whether a model is here.
+enum Whole {
+    Yes(PathBuf),
+    /// But for this file.
+    Damaged(PathBuf),
+    No,
+}
+
+/// Looks whether a model is here, with the checksums that are known: a file may have been damaged since it came.
+fn whole(known: &Known, library: &Library) -> Result<Whole, Report> {
+    let entry = library.entry(known.name).map_err(told)?;
+    let (State::Present, Some(folder)) = (entry.state, entry.folder) else {
+        return Ok(Whole::No);
+    };
+    match library.check(known.name, &mut |_| ControlFlow::Continue(())) {
+        Ok(_) => Ok(Whole::Yes(folder)),
+        Err(LibraryError::Damaged { path, .. }) => {
+            eprintln!("{} is damaged and is fetched again.", path.display());
+            Ok(Whole::Damaged(path))
+        }
+        Err(error) => Err(told(error)),
+    }
 }
 
 /// What a person must know before a download.

@@ -505,12 +505,22 @@ fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&Ex
         });
 }
 
-/// A field for a path; true when Enter was pressed in it.
-pub(super) fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
+/// A field for the path of a film or project; true when Enter was pressed in it.
+fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
+    path_field_like(ui, label, path, "/home/me/films/dance.mp4")
+}
+
+/// A field for a path that looks like the example; true when Enter was pressed in it.
+pub(super) fn path_field_like(
+    ui: &mut egui::Ui,
+    label: &str,
+    path: &mut String,
+    example: &str,
+) -> bool {
     let name = ui.label(label);
     let field = egui::TextEdit::singleline(path)
         .desired_width(f32::INFINITY)
-        .hint_text("/home/me/films/dance.mp4");
+        .hint_text(example);
     let field = ui.add(field).labelled_by(name.id);
     let field = field.on_hover_text("Where the file is or goes. It can be pasted.");
     field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter))

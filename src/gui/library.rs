@@ -12,7 +12,9 @@ use super::notices::Action;
 use super::queue::waker;
 use super::task::Task;
 use crate::job::{self, DownloadRequest, Event, JobHandle, Outcome, Stage};
-use crate::library::{Cache, Entry, Hub, Kind, Known, Library, Plan, Progress, Removed, Suits};
+use crate::library::{
+    Cache, Entry, Hub, Kind, Known, Library, Plan, Progress, Removed, State, Suits,
+};
 use crate::models::ModelKind;
 use crate::report::Report;
 use crate::train::TransferConfig;
@@ -165,6 +167,7 @@ impl App {
     /// Opens the list.
     pub(super) fn models_dialog(&mut self) {
         self.look_for_models();
+        self.shelf.offer = None;
         self.dialog = Some(Dialog::Models);
     }
 
@@ -295,16 +298,26 @@ impl App {
             && let Some((name, _)) = self.shelf.checking.take()
         {
             match checked {
-                Ok(0) => self
-                    .notices
-                    .say(format!("{name} is whole: names and shapes fit."), None),
-                Ok(files) => self.notices.say(
-                    format!("{name} is whole, with the checksums of {files} files."),
-                    None,
-                ),
-                Err(report) => self.notices.problem(report, None),
+                Ok(files) => {
+                    let text = match files {
+                        0 => format!("{name} is whole: names and shapes fit."),
+                        files => format!("{name} is whole, with the checksums of {files} files."),
+                    };
+                    self.notices.say(text, None);
+                    self.look_for_models();
+                }
+                // Its list of files looks whole, its content is not: that is shown until somebody looks again.
+                Err(report) => {
+                    let mut entries = self.shelf.entries.iter_mut();
+                    if let Some(entry) = entries.find(|entry| entry.name == name) {
+                        entry.state = State::Broken {
+                            why: report.headline.clone(),
+                            advice: report.what_to_do.clone(),
+                        };
+                    }
+                    self.notices.problem(report, None);
+                }
             }
-            self.look_for_models();
         }
         if let Some(changed) = self.shelf.changing.as_ref().and_then(Task::take) {
             self.shelf.changing = None;

@@ -262,15 +262,17 @@ fn is_same_inode(_one: &Path, _other: &Path) -> bool {
 /// A link by a relative path, so that the cache can be moved as a whole.
 fn symlink(blob: &Path, place: &Path) -> io::Result<()> {
     let target = relative(blob, place.parent().unwrap_or(Path::new("")));
-    #[cfg(unix)]
-    return std::os::unix::fs::symlink(target, place);
-    #[cfg(windows)]
-    return std::os::windows::fs::symlink_file(target, place);
-    #[cfg(not(any(unix, windows)))]
-    {
-        let _ = target;
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    make_link(&target, place)
+}
+
+#[cfg(unix)]
+use std::os::unix::fs::symlink as make_link;
+#[cfg(windows)]
+use std::os::windows::fs::symlink_file as make_link;
+
+#[cfg(not(any(unix, windows)))]
+fn make_link(_target: &Path, _place: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn hard_link(blob: &Path, place: &Path) -> io::Result<()> {

@@ -17,6 +17,8 @@ use super::{GoOn, Progress, Result};
 const HUGGING_FACE: &str = "https://huggingface.co";
 /// Redirections that are followed.
 const REDIRECTIONS: usize = 10;
+/// Larger than any file of a model: 16 TiB. Sums of such numbers fit.
+const MAX_FILE: u64 = 1 << 44;
 /// The longest token and the longest redirection that are believed.
 const MAX_TEXT: usize = 8 << 10;
 
@@ -260,10 +262,9 @@ impl Hub {
         let commit = said.commit.ok_or_else(|| missing("version"))?;
         let checksum = said.linked_checksum.or(said.checksum);
         let checksum = checksum.ok_or_else(|| missing("checksum"))?;
-        let bytes = said
-            .linked_bytes
-            .or(said.bytes)
-            .ok_or_else(|| missing("size"))?;
+        let bytes = said.linked_bytes.or(said.bytes);
+        let bytes = bytes.filter(|bytes| *bytes <= MAX_FILE);
+        let bytes = bytes.ok_or_else(|| missing("size"))?;
         let size = |path| fs::metadata(path).map_or(0, |metadata| metadata.len());
         let whole = size(cache.blob(known.repo, &checksum));
         let part = size(cache.incomplete(known.repo, &checksum));

@@ -1,5 +1,10 @@
 //! One question to a server and its answer, on a thread of its own: whoever waits can look around meanwhile and go away.
 
+#![cfg_attr(
+    not(feature = "hub"),
+    expect(dead_code, reason = "without the feature nothing is asked")
+)]
+
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 

@@ -56,6 +56,7 @@ impl Studio {
     }
 
     /// The window with models from this hub.
+    #[cfg(feature = "hub")]
     pub fn with_hub(hub: Hub) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().join("start.toml");

@@ -126,7 +126,7 @@ fn a_model_is_got_used_checked_and_removed_by_its_name() {
     fails(
         desk.program(&["models", "get", "zeroscop", "--yes"]),
         2,
-        &["no model is called", "models list"],
+        &["No model is called", "models list"],
     );
 
     let output = desk.done(&["models", "get", "zeroscope", "--yes"]);
@@ -175,6 +175,21 @@ fn a_model_is_got_used_checked_and_removed_by_its_name() {
         &["vae/diffusion_pytorch_model.safetensors", "is damaged"],
     );
 
+    let sent = desk.server.sent("");
+    let output = desk.done(&["models", "get", "zeroscope", "--yes"]);
+    assert!(
+        errors(&output).contains("is damaged and is fetched again"),
+        "{}",
+        errors(&output)
+    );
+    let vae = desk.server.size("vae/diffusion_pytorch_model.safetensors");
+    assert_eq!(
+        desk.server.sent(""),
+        sent + vae,
+        "that file alone is fetched again"
+    );
+    desk.done(&["models", "check", "zeroscope"]);
+
     fails(
         desk.program(&["models", "remove", "zeroscope"]),
         2,
@@ -212,7 +227,7 @@ fn a_folder_is_added_and_used_by_its_name() {
     fails(
         desk.program(&["models", "remove", "tiny"]),
         2,
-        &["no model is called"],
+        &["No model is called"],
     );
     let mut wrong = desk.program(&["models", "add"]);
     wrong.arg(micro_model().join("unet"));

@@ -3,7 +3,7 @@
 use eframe::egui;
 
 use crate::gui::app::App;
-use crate::gui::dialogs::{Pick, accent_button, path_field};
+use crate::gui::dialogs::{Pick, accent_button, path_field_like};
 use crate::gui::library::Offer;
 use crate::gui::theme;
 use crate::library::{Entry, Kind, Known, State, gigabytes};
@@ -47,7 +47,7 @@ pub fn models_ui(app: &mut App, ui: &mut egui::Ui) -> bool {
         grant(app, wish);
     }
     ui.add_space(4.0);
-    let mut typed = path_field(ui, "Path", &mut app.shelf.path);
+    let mut typed = path_field_like(ui, "Path", &mut app.shelf.path, "/home/me/models/zeroscope");
     let ready = !app.shelf.path.trim().is_empty();
     ui.horizontal(|ui| {
         let add = ui.add_enabled(ready, egui::Button::new("Add this folder"));
@@ -201,40 +201,27 @@ fn offer_ui(app: &mut App, ui: &mut egui::Ui, offer: Box<Offer>) {
     if left < bytes {
         size.push_str(&format!(", of which {} are left", gigabytes(left)));
     }
-    egui::Grid::new("offer")
-        .num_columns(2)
-        .spacing([12.0, 6.0])
-        .show(ui, |ui| {
-            let mut row = |name: &str, text: &str, warn: bool| {
-                ui.label(name);
-                let text = egui::RichText::new(text);
-                let text = if warn {
-                    text.color(theme::warning(ui))
-                } else {
-                    text
-                };
-                ui.add(egui::Label::new(text).wrap().selectable(true));
-                ui.end_row();
-            };
-            row("Size", &size, false);
-            row("Licence", known.licence.name, false);
-            row("", known.licence.link, false);
-            row(
-                "From",
-                &format!(
-                    "{}, version {}",
-                    known.repo,
-                    offer.plan.commit.get(..8).unwrap_or_default()
-                ),
-                false,
-            );
-            row("Goes to", &offer.place.display().to_string(), false);
-            row("Memory", &offer.suits.text(), !offer.suits.fits());
-        });
+    let version = offer.plan.commit.get(..8).unwrap_or_default();
+    row_ui(ui, "Size", &size, false);
+    row_ui(ui, "Licence", known.licence.name, false);
+    row_ui(ui, "", known.licence.link, false);
+    row_ui(
+        ui,
+        "From",
+        &format!("{}, version {version}", known.repo),
+        false,
+    );
+    row_ui(ui, "Goes to", &offer.place.display().to_string(), false);
+    row_ui(ui, "Memory", &offer.suits.text(), !offer.suits.fits());
     ui.add_space(8.0);
     let (mut agreed, mut back) = (false, false);
     ui.horizontal(|ui| {
-        let button = accent_button(ui, &format!("Download {}", gigabytes(left)), true);
+        let label = match left {
+            // Every file is here in its size; one of them has another content.
+            0 => "Download what is damaged".to_owned(),
+            left => format!("Download {}", gigabytes(left)),
+        };
+        let button = accent_button(ui, &label, true);
         let tip = "You agree to the licence. The window goes on meanwhile.";
         agreed = button.on_hover_text(tip).clicked();
         let button = ui.button("Back");
@@ -247,4 +234,20 @@ fn offer_ui(app: &mut App, ui: &mut egui::Ui, offer: Box<Offer>) {
     } else if !back {
         app.shelf.offer = Some(offer);
     }
+}
+
+/// A name, and what there is to say of it on as many lines as it takes.
+fn row_ui(ui: &mut egui::Ui, name: &str, text: &str, warn: bool) {
+    const NAMES: f32 = 64.0;
+    ui.horizontal_top(|ui| {
+        let (place, _) = ui.allocate_exact_size(egui::vec2(NAMES, 18.0), egui::Sense::hover());
+        let mut column = ui.new_child(egui::UiBuilder::new().max_rect(place));
+        column.weak(name);
+        let text = egui::RichText::new(text);
+        let text = match warn {
+            true => text.color(theme::warning(ui)),
+            false => text,
+        };
+        ui.vertical(|ui| ui.add(egui::Label::new(text).wrap()));
+    });
 }
