@@ -358,11 +358,15 @@ fn tell(plan: &Plan, library: &Library, suits: &Suits) {
     let known = plan.known;
     let (bytes, left) = (plan.bytes(), plan.left_bytes());
     let mut size = format!("{} in {} files", gigabytes(bytes), plan.files.len());
-    if left < bytes {
-        size.push_str(&format!(
-            ", of which {} are left to download",
-            gigabytes(left)
-        ));
+    match left {
+        0 => size.push_str(", all of that size here; what is damaged is fetched again"),
+        left if left < bytes => {
+            size.push_str(&format!(
+                ", of which {} are left to download",
+                gigabytes(left)
+            ));
+        }
+        _ => {}
     }
     eprintln!("{} ({})", known.title, known.repo);
     eprintln!("  {}", known.about);

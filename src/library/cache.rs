@@ -20,6 +20,9 @@ const INCOMPLETE: &str = ".incomplete";
 /// Ending of the note beside it: which version of the file the server gave.
 const VERSION: &str = ".incomplete.etag";
 
+/// A way to give a blob a second name.
+type Way = dyn Fn(&Path, &Path) -> io::Result<()>;
+
 /// A cache of the hub's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
@@ -161,7 +164,7 @@ impl Cache {
     /// As [`Self::place`] with these ways to link, in their order; a copy is the last one.
     fn place_by(
         &self,
-        ways: &[&dyn Fn(&Path, &Path) -> io::Result<()>],
+        ways: &[&Way],
         (repo, commit, file): (&str, &str, &str),
         checksum: &Checksum,
     ) -> Result<()> {

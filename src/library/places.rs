@@ -200,9 +200,11 @@ impl Library {
                 .to_string_lossy()
                 .into_owned(),
         };
-        let name = name.map_or_else(own, str::to_owned).replace('/', "-");
+        let name = name.map_or_else(|| own().replace('/', "-"), str::to_owned);
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let usable = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(plain);
+        let usable = (1..=MAX_NAME).contains(&name.len())
+            && !name.starts_with('.')
+            && name.chars().all(plain);
         if !usable || name == BUILTIN {
             return Err(LibraryError::BadName { name });
         }

@@ -173,7 +173,7 @@ mod tests {
             Ok(())
         };
         registry.change(add).unwrap();
-        assert_eq!(registry.added().unwrap(), [mine.clone()]);
+        assert_eq!(registry.added().unwrap(), std::slice::from_ref(&mine));
 
         for (text, why) in [
             ("format = 99", "newer version"),

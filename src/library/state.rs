@@ -134,10 +134,10 @@ pub(super) fn of_added(folder: &Path) -> (Option<Kind>, State) {
 
 /// Files a model cannot do without of which no form is in a folder.
 pub(super) fn missing(files: &[Wanted], folder: &Path) -> Vec<String> {
-    let has = |name: &&str| folder.join(name).is_file();
+    let has = |name: &str| folder.join(name).is_file();
     let missing = files
         .iter()
-        .filter(|file| !file.is_optional && !file.names.iter().any(|name| has(&name)));
+        .filter(|file| !file.is_optional && !file.names.iter().any(|name| has(name)));
     missing.map(|file| file.names[0].to_owned()).collect()
 }
 

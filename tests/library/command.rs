@@ -71,7 +71,10 @@ impl Desk {
             .iter()
             .find(|row| row["name"] == name)
             .unwrap();
-        row["state"].as_str().unwrap().to_owned()
+        match row["here_bytes"].as_u64() {
+            Some(bytes) if bytes > 0 => "unfinished".to_owned(),
+            _ => row["state"].as_str().unwrap().to_owned(),
+        }
     }
 }
 
