@@ -50,7 +50,7 @@ impl Studio {
         document(settings).write(&project).unwrap();
         let open = open_in(Some(project), folder.path());
         Self {
-            harness: window(open, size),
+            harness: window(&open, size),
             folder,
         }
     }
@@ -66,7 +66,7 @@ impl Studio {
             ..open_in(Some(project), folder.path())
         };
         Self {
-            harness: window(open, [1280.0, 800.0]),
+            harness: window(&open, [1280.0, 800.0]),
             folder,
         }
     }
@@ -80,7 +80,7 @@ impl Studio {
             ..open_in(path, folder.path())
         };
         Self {
-            harness: window(open, [1280.0, 800.0]),
+            harness: window(&open, [1280.0, 800.0]),
             folder,
         }
     }
@@ -258,10 +258,10 @@ fn open_in(path: Option<PathBuf>, folder: &Path) -> Open {
     }
 }
 
-fn window(open: Open, size: [f32; 2]) -> Harness<'static, App> {
+fn window(open: &Open, size: [f32; 2]) -> Harness<'static, App> {
     Harness::builder()
         .with_size(egui::Vec2::from(size))
-        .build_eframe(|cc| App::new(cc, &open))
+        .build_eframe(|cc| App::new(cc, open))
 }
 
 pub fn steps_without_end() -> TransferConfig {
