@@ -14,7 +14,7 @@
 //! ```
 //!
 //! # Layers
-//! `gui, cli → job → train, pipelines, evaluate → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
+//! `gui, cli → job → library → train, pipelines, evaluate → methods → models, schedulers, spectral::loss → nn`. [`video`], [`motion`],
 //! [`project`], [`report`] and [`spectral::plain`] stand alone and anyone may use them. FFmpeg is used only in
 //! [`video`]. `tests/architecture.rs` holds these rules.
 //!
@@ -28,6 +28,7 @@ pub mod evaluate;
 #[cfg(feature = "gui")]
 pub mod gui;
 pub mod job;
+pub mod library;
 pub mod methods;
 pub mod models;
 pub mod motion;

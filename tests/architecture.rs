@@ -32,9 +32,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "report",
         ],
     ),
+    ("library", &["train", "methods", "models", "project"]),
     (
         "job",
         &[
+            "library",
             "train",
             "pipelines",
             "methods",
@@ -53,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "viz",
             "job",
+            "library",
             "train",
             "pipelines",
             "methods",
@@ -70,6 +73,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "gui",
             "job",
+            "library",
             "train",
             "pipelines",
             "methods",
@@ -104,6 +108,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("wgpu", &["gui", "viz"]),
     ("clap", &["cli", "train", "methods", "video", "project"]),
     ("indicatif", &["cli"]),
+    ("ureq", &["library"]),
     (
         "rayon",
         &["nn", "spectral/loss", "spectral/plain", "motion", "video"],

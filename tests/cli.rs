@@ -28,7 +28,9 @@ impl Place {
         // Runs go into the test's folder, not into the data folder of whoever runs the tests.
         command
             .current_dir(self.path())
-            .env("XDG_DATA_HOME", self.path().join("data"));
+            .env("XDG_DATA_HOME", self.path().join("data"))
+            .env("HF_HOME", self.path().join("home"))
+            .env_remove("HF_HUB_CACHE");
         command.stdin(Stdio::null());
         command
     }
@@ -371,9 +373,14 @@ fn what_is_near_a_model_is_told_with_what_to_do_and_exit_code_4() {
     let unet = model.join("unet");
     let weights = unet.join("diffusion_pytorch_model.safetensors");
     fails(
-        sample(Path::new("cerspense/zeroscope_v2_576w")),
+        sample(Path::new("somebody/another_model")),
         4,
         &["Nothing was downloaded"],
+    );
+    fails(
+        sample(Path::new("cerspense/zeroscope_v2_576w")),
+        4,
+        &["is not on this computer", "models get zeroscope"],
     );
     fails(
         sample(&unet),

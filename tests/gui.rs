@@ -2,6 +2,8 @@
 
 mod closing;
 mod controls;
+#[cfg(feature = "hub")]
+mod models;
 mod runs;
 mod studio;
 

@@ -32,6 +32,8 @@ mod image;
 #[cfg(feature = "gui")]
 mod instruments;
 mod jobs;
+#[cfg(feature = "hub")]
+mod library;
 mod lora;
 mod memory;
 mod methods;

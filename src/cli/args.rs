@@ -1,11 +1,12 @@
 //! Flags that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use crate::job::{ControlRequest, DeviceChoice, ResultRequest};
+use crate::job::{ControlRequest, DeviceChoice, Halt, ResultRequest};
+use crate::library::{Library, LibraryError};
 use crate::project::MoreClip;
 use crate::report::{Area, Report};
 use crate::train::{Preset, TransferConfig, explicit_over_preset};
@@ -14,8 +15,8 @@ use crate::train::{Preset, TransferConfig, explicit_over_preset};
 #[derive(Args)]
 pub struct ModelArgs {
     /// Folder of a model in diffusers layout: text to video (ModelScope, ZeroScope), or Stable Diffusion 1.x for the methods
-    /// that begin with an image model [default: the built-in model]
-    #[arg(long, value_name = "FOLDER")]
+    /// that begin with an image model; or a name that `models list` shows [default: the built-in model]
+    #[arg(long, value_name = "FOLDER|NAME")]
     pub model: Option<PathBuf>,
     /// What computes
     #[arg(long, value_enum, default_value = "auto")]
@@ -25,11 +26,36 @@ pub struct ModelArgs {
     pub threads: Option<usize>,
 }
 
+impl ModelArgs {
+    /// The model's folder, also where a name was given.
+    ///
+    /// # Errors
+    /// When a model of that name is known and not here.
+    pub fn folder(&self) -> Result<Option<PathBuf>, Report> {
+        self.model.as_deref().map(model_folder).transpose()
+    }
+}
+
+/// The folder that is meant: the one of this path, or that of a model of this name.
+pub(super) fn model_folder(named: &Path) -> Result<PathBuf, Report> {
+    let found = Library::from_environment().find(named).map_err(told)?;
+    Ok(found.unwrap_or_else(|| named.to_owned()))
+}
+
+/// An error of the library in a person's words.
+pub(super) fn told(error: LibraryError) -> Report {
+    match Halt::from(error) {
+        Halt::Failed(report) => report,
+        Halt::Stopped => Report::new(Area::Run, "It was cancelled"),
+    }
+}
+
 /// What leads ControlVideo.
 #[derive(Args)]
 pub struct ControlArgs {
-    /// ControlVideo: folder of a ControlNet for the model, in diffusers layout [default: `controlnet` in the model's folder]
-    #[arg(long, value_name = "FOLDER", help_heading = "ControlVideo")]
+    /// ControlVideo: folder of a ControlNet for the model, in diffusers layout, or a name that `models list` shows
+    /// [default: `controlnet` in the model's folder]
+    #[arg(long, value_name = "FOLDER|NAME", help_heading = "ControlVideo")]
     pub controlnet: Option<PathBuf>,
     /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; or a film, GIF or folder of edges, depth
     /// or poses, frame by frame that of the clip, as the ControlNet was trained on
@@ -44,13 +70,15 @@ pub struct ControlArgs {
 
 impl ControlArgs {
     /// What they ask for.
-    #[must_use]
-    pub fn request(&self) -> ControlRequest {
+    ///
+    /// # Errors
+    /// When a ControlNet of that name is known and not here.
+    pub fn request(&self) -> Result<ControlRequest, Report> {
         let drawn = self.condition.as_os_str() == "canny";
-        ControlRequest {
-            controlnet: self.controlnet.clone(),
+        Ok(ControlRequest {
+            controlnet: self.controlnet.as_deref().map(model_folder).transpose()?,
             clip: (!drawn).then(|| self.condition.clone()),
-        }
+        })
     }
 }
 

@@ -172,7 +172,7 @@ fn suite(
         clips: args.clips,
         seeds: args.seeds,
         methods,
-        model: args.model.model.clone(),
+        model: args.model.folder()?,
         device: args.model.device,
         config,
     })

@@ -5,6 +5,7 @@ mod evaluate;
 pub mod inspect;
 mod inspect_command;
 mod lora;
+mod models;
 #[cfg(feature = "gui")]
 mod open;
 mod progress;
@@ -61,6 +62,8 @@ enum Command {
     Lora(lora::LoraArgs),
     /// Show the motion and the spectra of a clip as pictures and numbers
     Inspect(inspect_command::InspectArgs),
+    /// Show what each method needs, and bring it: list, add, get, check, remove
+    Models(models::ModelsArgs),
     /// Measure how well a result follows its reference and its words; or compare the methods on drawn clips
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -93,6 +96,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Sample(args) => sample::run(&args),
         Command::Lora(args) => lora::run(&args),
         Command::Inspect(args) => inspect_command::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Evaluate(args) => evaluate::run(&args, flags),
     };
     exit(done)

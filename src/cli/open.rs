@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Ending;
+use super::args::model_folder;
 use crate::gui::{self, Open};
 use crate::report::Report;
 
@@ -12,8 +13,8 @@ use crate::report::Report;
 pub(super) struct OpenArgs {
     /// A film, a GIF, a folder of images, a run, a project, or a film made here [default: the sample clip]
     clip: Option<PathBuf>,
-    /// Folder of a text-to-video model in diffusers layout [default: the built-in model]
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder of a model in diffusers layout, or a name that `models list` shows [default: the built-in model]
+    #[arg(long, value_name = "FOLDER|NAME")]
     model: Option<PathBuf>,
     /// Folder for runs and unsaved work [default: the platform's data folder]
     #[arg(long, value_name = "FOLDER")]
@@ -26,9 +27,10 @@ pub(super) struct OpenArgs {
 pub(super) fn run(args: OpenArgs) -> Result<Ending, Report> {
     gui::open(Open {
         path: args.clip,
-        model: args.model,
+        model: args.model.as_deref().map(model_folder).transpose()?,
         data: args.data,
         measure: args.measure,
+        ..Open::default()
     })?;
     Ok(Ending::Done)
 }

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::evaluate::{Scorecard, Summary, lines};
 use crate::job::{Event, Outcome, Stage};
+use crate::library::gigabytes;
 
 /// Plain lines come at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -72,6 +73,10 @@ impl Progress {
             Event::WeightsSaved { path } => self.line(&format!("Weights: {}", path.display())),
             Event::Exported { path, recipe_in } => {
                 self.line(&format!("The recipe is in {recipe_in}"));
+                self.result(&path.display().to_string());
+            }
+            Event::ModelReady { name, path } => {
+                self.line(&format!("{name} is ready."));
                 self.result(&path.display().to_string());
             }
             Event::Scored { score } => self.card(score),
@@ -164,6 +169,12 @@ impl Progress {
             return;
         }
         let bar = match total {
+            Some(total) if stage == Stage::Downloading => ProgressBar::new(
+                u64::from(total) * unit(stage),
+            )
+            .with_style(style(
+                "{prefix:<10} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left  {msg}",
+            )),
             Some(total) => ProgressBar::new(u64::from(total)).with_style(style(
                 "{prefix:<10} {bar:30} {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}",
             )),
@@ -178,8 +189,9 @@ impl Progress {
 
     fn advance(&mut self, stage: Stage, done: u32, total: u32, message: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_length(u64::from(total));
-            bar.set_position(u64::from(done));
+            let unit = unit(stage);
+            bar.set_length(u64::from(total) * unit);
+            bar.set_position(u64::from(done) * unit);
             bar.set_message(message.to_owned());
             return;
         }
@@ -194,8 +206,15 @@ impl Progress {
         } else {
             format!("  {message}")
         };
+        let counts = match stage {
+            Stage::Downloading => {
+                let bytes = |count| gigabytes(u64::from(count) * unit(stage));
+                format!("{} of {}", bytes(done), bytes(total))
+            }
+            _ => format!("{done}/{total}"),
+        };
         eprintln!(
-            "{} {done}/{total}  {secs:.1} s, {left:.0} s left{message}",
+            "{} {counts}  {secs:.1} s, {left:.0} s left{message}",
             name(stage)
         );
     }
@@ -242,6 +261,14 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// Bytes in a step of a stage that counts bytes.
+fn unit(stage: Stage) -> u64 {
+    match stage {
+        Stage::Downloading => 1 << 10,
+        _ => 1,
+    }
+}
+
 fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Loading => "Loading",
@@ -251,5 +278,6 @@ fn name(stage: Stage) -> &'static str {
         Stage::Sampling => "Sampling",
         Stage::Decoding => "Decoding",
         Stage::Exporting => "Exporting",
+        Stage::Downloading => "Downloading",
     }
 }

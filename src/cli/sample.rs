@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::{OutputArgs, ResultArgs, words};
+use super::args::{OutputArgs, ResultArgs, model_folder, words};
 use super::{Ending, watch};
 use crate::job::{DeviceChoice, LoraRequest, Request, SampleRequest, SamplingChanges};
 use crate::report::Report;
@@ -14,7 +14,7 @@ use crate::train::{SamplerChoice, Start};
 #[derive(Args)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct SampleArgs {
-    /// A run folder, or the folder of a model; `builtin` is the built-in model
+    /// A run folder, or the folder or name of a model; `builtin` is the built-in model
     source: PathBuf,
     /// What the film shall show
     #[arg(long, value_name = "WORDS")]
@@ -73,7 +73,7 @@ pub(super) struct SampleArgs {
 
 pub(super) fn run(args: &SampleArgs) -> Result<Ending, Report> {
     let request = SampleRequest {
-        source: args.source.clone(),
+        source: model_folder(&args.source)?,
         loras: args.lora.clone(),
         result: args.result.request(&words("--prompt", &args.prompt)?),
         changes: SamplingChanges {

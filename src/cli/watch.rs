@@ -20,7 +20,15 @@ pub(super) fn run(
     if let Some(threads) = threads {
         job::set_threads(threads)?;
     }
-    let handle = job::spawn(request, Arc::new(|| {})).map_err(|error| {
+    follow(job::spawn(request, Arc::new(|| {})), output)
+}
+
+/// Connects a job that was started with Ctrl-C and standard input, and shows what it tells.
+pub(super) fn follow(
+    started: io::Result<JobHandle>,
+    output: &OutputArgs,
+) -> Result<Ending, Report> {
+    let handle = started.map_err(|error| {
         Report::new(Area::Run, "The job could not be started").because_of(&error)
     })?;
     stop_on_interrupt(handle.commander());

@@ -14,6 +14,7 @@ use super::export::ExportJob;
 use super::history::History;
 use super::instruments::{Instruments, View};
 use super::layout::{self, Pane, Room};
+use super::library::Shelf;
 use super::measure::Stopwatch;
 use super::media::{Cut, Loaded, ModelInfo, Opened};
 use super::notices::Notices;
@@ -138,6 +139,8 @@ pub struct App {
     pub(super) compare: Compare,
     pub(super) queue: Queue,
     pub(super) export: Option<ExportJob>,
+    /// The models that are known, and what is done with them.
+    pub(super) shelf: Shelf,
     /// A name for the next film: the one that the form shows, and the search for one that is free.
     pub(super) naming: Option<(PathBuf, Task<PathBuf>)>,
     /// Whether there is a file under the typed name.
@@ -193,6 +196,7 @@ impl App {
             runs.parent().map_or(runs.clone(), Path::to_owned)
         });
         let document = first_document(open.model.clone());
+        let shelf = Shelf::new(&data, open);
         let mut app = Self {
             ctx: cc.egui_ctx.clone(),
             autosave: super::autosave::Autosave::new(&data),
@@ -222,6 +226,7 @@ impl App {
             compare: Compare::default(),
             queue: Queue::default(),
             export: None,
+            shelf,
             naming: None,
             taken: super::dialogs::Taken::default(),
             picking: None,
@@ -268,6 +273,7 @@ impl App {
         // Asking a graphics driver takes its time.
         self.device_asked = self.start("device", |_| crate::job::device_name().to_owned());
         self.queue.look_for_unfinished(&self.ctx, &self.runs_dir());
+        self.look_for_models();
     }
 
     /// Takes the time of frames from now on.
@@ -411,6 +417,12 @@ impl App {
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// For tests: the models.
+    #[must_use]
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     /// For tests: what went wrong.

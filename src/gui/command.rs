@@ -13,6 +13,8 @@ pub enum Command {
     SaveAs,
     /// Write the shown sample as a film.
     Export,
+    /// What each method needs, and bringing it.
+    Models,
     /// Close the window.
     Quit,
     /// Take the last change back.
@@ -146,11 +148,12 @@ const fn control_shift(key: Key) -> KeyboardShortcut {
 
 impl Command {
     /// All of them, in the order of the menus.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Open,
         Self::Save,
         Self::SaveAs,
         Self::Export,
+        Self::Models,
         Self::Quit,
         Self::Undo,
         Self::Redo,
@@ -249,7 +252,7 @@ type Row = (
 );
 
 /// The list itself: menu, name, what it does, keys.
-static ROWS: [Row; 33] = [
+static ROWS: [Row; 34] = [
     (
         Command::Open,
         Menu::File,
@@ -277,6 +280,13 @@ static ROWS: [Row; 33] = [
         "Export…",
         "Write the shown sample as MP4, WebM, GIF or PNG files.",
         &[key(Key::E)],
+    ),
+    (
+        Command::Models,
+        Menu::File,
+        "Models…",
+        "What each method needs, what of it is on this computer, and bringing the rest.",
+        &[control(Key::L)],
     ),
     (
         Command::Quit,

@@ -7,6 +7,7 @@ use eframe::egui;
 use super::app::App;
 use super::export::ExportForm;
 use super::notices::Notices;
+use super::panels::models::models_ui;
 use super::panels::whole_number;
 use super::shortcuts;
 use super::task::Task;
@@ -37,6 +38,8 @@ pub enum Dialog {
         /// Training steps to add.
         more: u32,
     },
+    /// What each method needs, and bringing it.
+    Models,
     /// Everything the keyboard can do.
     Shortcuts,
     /// Everything that went wrong.
@@ -77,8 +80,10 @@ pub enum Pick {
     Clip,
     /// To learn it together with the clip that is open.
     MoreClip,
-    /// A model folder.
+    /// A model folder, to use it.
     Model,
+    /// A model folder, to put it on the list.
+    AddModel,
     /// Name of the project file.
     Project,
     /// Name of the film.
@@ -133,7 +138,7 @@ impl App {
         let start = self.settings.folder();
         let dialog = rfd::AsyncFileDialog::new().set_directory(start);
         let task = match (wants, folder) {
-            (Pick::Model, _) | (Pick::Clip | Pick::MoreClip, true) => {
+            (Pick::Model | Pick::AddModel, _) | (Pick::Clip | Pick::MoreClip, true) => {
                 self.wait_for(dialog.pick_folder())
             }
             (Pick::Clip | Pick::MoreClip, false) => self.wait_for(dialog.pick_file()),
@@ -166,6 +171,7 @@ impl App {
         let width = match dialog {
             Dialog::Shortcuts => (ctx.content_rect().width() - 80.0).clamp(480.0, 960.0),
             Dialog::Problems => 520.0,
+            Dialog::Models => (ctx.content_rect().width() - 80.0).clamp(480.0, 720.0),
             _ => 460.0,
         };
         let mut keep = true;
@@ -178,6 +184,7 @@ impl App {
                 Dialog::Save { path } => self.save_ui(ui, path),
                 Dialog::Export(form) => self.export_ui(ui, form),
                 Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
+                Dialog::Models => models_ui(self, ui) && !close_row(ui),
                 Dialog::Shortcuts => {
                     shortcuts::shortcuts_ui(ui);
                     !close_row(ui)
@@ -498,12 +505,22 @@ fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&Ex
         });
 }
 
-/// A field for a path; true when Enter was pressed in it. It has the keyboard when its dialog appears.
+/// A field for the path of a film or project; true when Enter was pressed in it. It has the keyboard when its dialog appears.
 fn path_field(ui: &mut egui::Ui, label: &str, path: &mut String) -> bool {
+    path_field_like(ui, label, path, "/home/me/films/dance.mp4")
+}
+
+/// A field for a path that looks like the example; true when Enter was pressed in it.
+pub(super) fn path_field_like(
+    ui: &mut egui::Ui,
+    label: &str,
+    path: &mut String,
+    example: &str,
+) -> bool {
     let name = ui.label(label);
     let field = egui::TextEdit::singleline(path)
         .desired_width(f32::INFINITY)
-        .hint_text("/home/me/films/dance.mp4");
+        .hint_text(example);
     let field = ui.add(field).labelled_by(name.id);
     let field = field.on_hover_text("Where the file is or goes. It can be pasted.");
     let now = ui.ctx().cumulative_frame_nr();

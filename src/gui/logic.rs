@@ -36,6 +36,7 @@ impl App {
         self.take_picked();
         self.tick_runs(ctx, now);
         self.tick_export();
+        self.tick_library();
         self.tick_naming();
         self.tick_latents();
         self.tick_score();
@@ -281,6 +282,7 @@ impl App {
                     self.notices.say(text, None);
                 }
                 self.model = Some(info);
+                self.lead_model();
                 self.model_generation += 1;
             }
             Err(report) => {
@@ -345,6 +347,7 @@ impl App {
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),
             Action::LearnBoth(replaced) => self.learn_both(*replaced),
             Action::SampleWith(path) => self.sample_with(path),
+            Action::UseModel(path) => self.document.model = Some(path),
         }
     }
 
@@ -375,6 +378,7 @@ impl App {
             Command::Save => self.save_project(false),
             Command::SaveAs => self.save_project(true),
             Command::Export => self.export_dialog(),
+            Command::Models => self.models_dialog(),
             Command::Quit => self.ctx.send_viewport_cmd(egui::ViewportCommand::Close),
             Command::Undo => {
                 if let Some(before) = self.history.undo(&self.document) {
@@ -492,6 +496,7 @@ impl App {
             }
             Pick::MoreClip => self.add_clip(&path),
             Pick::Model => self.document.model = Some(path),
+            Pick::AddModel => self.add_model(path),
             Pick::Project => {
                 if let Some(Dialog::Save { path: typed }) = &mut self.dialog {
                     *typed = path.display().to_string();

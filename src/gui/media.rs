@@ -71,6 +71,8 @@ pub struct ModelInfo {
     pub kind: ModelKind,
     /// Whether a ControlNet lies in its folder.
     pub has_controlnet: bool,
+    /// The ControlNet for edges of the list of models, for an image model without one of its own.
+    pub listed_controlnet: Option<PathBuf>,
     /// What decides how much memory a training takes; none for an image model, whose need is not foretold.
     pub network: Option<Arc<Network>>,
 }
@@ -79,7 +81,8 @@ impl ModelInfo {
     /// Whether a method can work with it.
     #[must_use]
     pub fn allows(&self, method: Method) -> bool {
-        method.model_kind() == self.kind && (self.has_controlnet || !method.is_controlled())
+        let is_led = self.has_controlnet || self.listed_controlnet.is_some();
+        method.model_kind() == self.kind && (is_led || !method.is_controlled())
     }
 }
 
@@ -218,6 +221,7 @@ pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
         weights_mib: path.map_or(0.0, weights_mib),
         kind: folder.kind(),
         has_controlnet: folder.controlnet_config().is_some(),
+        listed_controlnet: None,
         network: match folder.unet_config() {
             Some(config) => Some(Arc::new(Network::new(config).map_err(told)?)),
             None => None,

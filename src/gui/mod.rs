@@ -15,6 +15,7 @@ pub mod history;
 pub mod instruments;
 mod latents;
 mod layout;
+mod library;
 mod logic;
 mod measure;
 mod media;
@@ -37,10 +38,12 @@ use eframe::wgpu::DeviceType;
 use eframe::{egui, egui_wgpu};
 
 pub use app::{App, Document, Settings};
+pub use library::Shelf;
 pub use queue::Queue;
 pub use run::{Run, Sample};
 
 use crate::job;
+use crate::library::{Cache, Hub};
 use crate::report::{Area, Report};
 
 /// Size of the window at its first start, in points.
@@ -59,6 +62,10 @@ pub struct Open {
     pub data: Option<PathBuf>,
     /// Train, take the time of the frames, print it and close.
     pub measure: bool,
+    /// Where models are downloaded to; none is the cache that all programs for the hub share.
+    pub cache: Option<Cache>,
+    /// Where they come from; none is what the environment says.
+    pub hub: Option<Hub>,
 }
 
 /// Whether there is a screen to draw on.

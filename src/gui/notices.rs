@@ -39,6 +39,8 @@ pub enum Action {
     LearnBoth(Box<Replaced>),
     /// Makes a sample with a file of trained weights.
     SampleWith(PathBuf),
+    /// Trains this model from now on.
+    UseModel(PathBuf),
 }
 
 impl Action {
@@ -52,6 +54,7 @@ impl Action {
             Self::ShowFile(_) => "Show folder",
             Self::LearnBoth(_) => "Learn both",
             Self::SampleWith(_) => "Sample with it",
+            Self::UseModel(_) => "Use it",
         }
     }
 
@@ -69,6 +72,7 @@ impl Action {
                 "Trains on the clips of before and on this one, as clips of one motion."
             }
             Self::SampleWith(_) => "Paints the new subject with these weights on the chosen model.",
+            Self::UseModel(_) => "Makes it the model that learns. Undo takes that back.",
         }
     }
 }

@@ -228,7 +228,14 @@ impl App {
             clip: source.path.clone(),
             subject: words("Clip words", &self.document.subject)?,
             more_clips,
-            control: ControlRequest::default(),
+            control: ControlRequest {
+                controlnet: self
+                    .model
+                    .as_ref()
+                    .filter(|_| settings.method.is_controlled())
+                    .and_then(|model| model.listed_controlnet.clone()),
+                clip: None,
+            },
             model: self.document.model.clone(),
             device: DeviceChoice::Auto,
             config: settings.clone(),

@@ -475,6 +475,8 @@ impl Run {
             | Event::Suite { .. }
             | Event::Cell { .. }
             | Event::Table { .. } => {}
+            // Downloads have a place of their own, see `library.rs`.
+            Event::ModelReady { .. } => {}
             Event::Warning(report) => said.push(Said::Problem(report)),
             Event::Finished(outcome) => self.over(outcome, now_secs, said),
         }
@@ -586,6 +588,7 @@ pub fn stage_name(stage: Stage) -> &'static str {
         Stage::Sampling => "Sampling",
         Stage::Decoding => "Decoding the sample",
         Stage::Exporting => "Writing the film",
+        Stage::Downloading => "Downloading",
     }
 }
 

@@ -88,6 +88,8 @@ pub enum Stage {
     Decoding,
     /// Writing the film.
     Exporting,
+    /// Fetching a model; its steps are KiB.
+    Downloading,
 }
 
 /// Why a job ended before it was done.
@@ -196,6 +198,14 @@ pub enum Event {
         path: PathBuf,
         /// Where its recipe is kept.
         recipe_in: String,
+    },
+    /// A model was fetched and can be used.
+    ModelReady {
+        /// What it is called.
+        name: String,
+        /// Its folder.
+        #[serde(serialize_with = "lossy_path::required")]
+        path: PathBuf,
     },
     /// A result was compared with its reference.
     Scored {

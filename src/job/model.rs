@@ -47,7 +47,7 @@ pub(super) fn check_method(method: Method, folder: &ModelFolder) -> Result<(), H
         return match needs {
             ModelKind::Image => refuse(
                 "It begins with a model for still pictures, and this one makes clips.".to_owned(),
-                "Name the folder of a Stable Diffusion 1.x model in diffusers layout with --model, or choose --method vmc.",
+                "Get one with `models get sd15` and take it with --model sd15, name the folder of a Stable Diffusion 1.x model in diffusers layout, or choose --method vmc.",
             ),
             ModelKind::Video => refuse(
                 "It needs a text-to-video model, and this one makes still pictures.".to_owned(),
@@ -58,7 +58,7 @@ pub(super) fn check_method(method: Method, folder: &ModelFolder) -> Result<(), H
     if method.is_controlled() && folder.controlnet_config().is_none() {
         return refuse(
             "There is no ControlNet in the model's folder.".to_owned(),
-            "Name the folder of one for Stable Diffusion 1.x (edges, depth or poses) with --controlnet.",
+            "Get one with `models get controlnet-canny` and take it with --controlnet controlnet-canny, or name the folder of one for Stable Diffusion 1.x (edges, depth or poses).",
         );
     }
     Ok(())

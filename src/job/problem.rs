@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::library::LibraryError;
 use crate::models::ModelError;
 use crate::project::ProjectError;
 use crate::report::{Area, Report};
@@ -48,6 +49,26 @@ impl From<ModelError> for Halt {
         let area = match &error {
             ModelError::Trained(_) | ModelError::Lora { .. } => Area::Request,
             _ => Area::Model,
+        };
+        let advice = error.advice();
+        Self::Failed(told(area, &error).advise(advice))
+    }
+}
+
+impl From<LibraryError> for Halt {
+    fn from(error: LibraryError) -> Self {
+        let area = match &error {
+            LibraryError::Cancelled => return Self::Stopped,
+            LibraryError::Model(_)
+            | LibraryError::NotHere { .. }
+            | LibraryError::Damaged { .. } => Area::Model,
+            LibraryError::Unknown { .. }
+            | LibraryError::Taken { .. }
+            | LibraryError::BadName { .. }
+            | LibraryError::NotOurs { .. }
+            | LibraryError::Offline
+            | LibraryError::NoNetwork => Area::Request,
+            _ => Area::Run,
         };
         let advice = error.advice();
         Self::Failed(told(area, &error).advise(advice))

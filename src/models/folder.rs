@@ -181,7 +181,8 @@ impl ModelFolder {
             return Err(folder.source.config_error(INDEX, why));
         }
         if kind == ModelKind::Image && folder.source.has("controlnet/config.json") {
-            folder.add_controlnet(folder.source.clone(), CONTROLNET_WEIGHTS)?;
+            let part = ControlNetPart::read(folder.source.clone(), CONTROLNET_WEIGHTS)?;
+            folder.put_controlnet(part)?;
         }
         Ok(folder)
     }
@@ -191,17 +192,8 @@ impl ModelFolder {
     /// # Errors
     /// When it is no ControlNet in diffusers layout, or does not fit the model.
     pub fn with_controlnet(mut self, dir: &Path) -> Result<Self, ModelError> {
-        let source = FileSource::Dir(dir.to_owned());
-        if !source.has("config.json") {
-            return Err(ModelError::NotAControlNet {
-                path: dir.to_owned(),
-            });
-        }
-        let names = WeightNames {
-            folder: ".",
-            ..CONTROLNET_WEIGHTS
-        };
-        self.add_controlnet(source, names)?;
+        let part = ControlNetPart::of_folder(dir)?;
+        self.put_controlnet(part)?;
         Ok(self)
     }
 
@@ -237,11 +229,17 @@ impl ModelFolder {
         })
     }
 
-    fn add_controlnet(&mut self, source: FileSource, names: WeightNames) -> Result<(), ModelError> {
-        let file = format!("{}/config.json", names.folder);
-        check_class(&source, &file, "ControlNetModel")?;
-        let config = ControlNetConfig::from_json(&source.text(&file)?)
-            .map_err(|why| source.config_error(&file, why))?;
+    /// Whether a folder holds a ControlNet whose weight files have the names and shapes of its configuration. No weight is
+    /// read.
+    ///
+    /// # Errors
+    /// When it is no ControlNet in diffusers layout, or a file is missing or does not fit.
+    pub fn check_controlnet(dir: &Path) -> Result<(), ModelError> {
+        let part = ControlNetPart::of_folder(dir)?;
+        part.weights(DType::F32, &Device::Cpu).map(drop)
+    }
+
+    fn put_controlnet(&mut self, part: ControlNetPart) -> Result<(), ModelError> {
         let Some(unet) = self.image_config() else {
             let what = "an image model beside its ControlNet".to_owned();
             return Err(ModelError::Unsupported { what });
@@ -250,19 +248,17 @@ impl ModelFolder {
             let levels = (unet.block_out_channels.clone(), unet.layers_per_block);
             (unet.in_channels, unet.text_width, levels)
         };
+        let config = &part.config;
         let same = sides(unet) == sides(&config.unet);
         if !same || config.factor() != self.vae.factor() || config.conditioning_channels != 3 {
             let why = "it was made for another model than this one: their sizes differ";
-            return Err(source.config_error(&file, why));
+            let file = format!("{}/config.json", part.names.folder);
+            return Err(part.source.config_error(&file, why));
         }
-        for file in weight_files(&source, names)? {
-            source.refuse_pointer(&file)?;
+        for file in weight_files(&part.source, part.names)? {
+            part.source.refuse_pointer(&file)?;
         }
-        self.controlnet = Some(ControlNetPart {
-            source,
-            names,
-            config,
-        });
+        self.controlnet = Some(part);
         Ok(())
     }
 
@@ -571,6 +567,33 @@ impl ModelFolder {
 }
 
 impl ControlNetPart {
+    /// The ControlNet in a folder of its own.
+    fn of_folder(dir: &Path) -> Result<Self, ModelError> {
+        let source = FileSource::Dir(dir.to_owned());
+        if !source.has("config.json") {
+            return Err(ModelError::NotAControlNet {
+                path: dir.to_owned(),
+            });
+        }
+        let names = WeightNames {
+            folder: ".",
+            ..CONTROLNET_WEIGHTS
+        };
+        Self::read(source, names)
+    }
+
+    fn read(source: FileSource, names: WeightNames) -> Result<Self, ModelError> {
+        let file = format!("{}/config.json", names.folder);
+        check_class(&source, &file, "ControlNetModel")?;
+        let config = ControlNetConfig::from_json(&source.text(&file)?)
+            .map_err(|why| source.config_error(&file, why))?;
+        Ok(Self {
+            source,
+            names,
+            config,
+        })
+    }
+
     fn weights(&self, dtype: DType, device: &Device) -> Result<Weights, ModelError> {
         checked_weights(&self.source, self.names, (dtype, device), &|w| {
             ControlNetModel::new(w, &self.config, Inflation::Pictures).map(drop)

@@ -86,6 +86,7 @@ fn every_control_says_what_it_is_and_can_be_hit() {
     for (key, modifiers) in [
         (Key::O, Modifiers::COMMAND),
         (Key::S, Modifiers::COMMAND | Modifiers::SHIFT),
+        (Key::L, Modifiers::COMMAND),
         (Key::Questionmark, Modifiers::SHIFT),
     ] {
         studio.press(modifiers, key);

@@ -9,6 +9,7 @@ use eframe::egui::{self, Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use spectral_motion::gui::{App, Document, Open, Run};
+use spectral_motion::library::{Cache, Hub};
 use spectral_motion::project::Project;
 use spectral_motion::train::TransferConfig;
 
@@ -47,9 +48,25 @@ impl Studio {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().join("start.toml");
         document(settings).write(&project).unwrap();
-        let data = folder.path().join("data");
+        let open = open_in(Some(project), folder.path());
         Self {
-            harness: window(Some(project), data, size),
+            harness: window(&open, size),
+            folder,
+        }
+    }
+
+    /// The window with models from this hub.
+    #[cfg(feature = "hub")]
+    pub fn with_hub(hub: Hub) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("start.toml");
+        document(steps_without_end()).write(&project).unwrap();
+        let open = Open {
+            hub: Some(hub),
+            ..open_in(Some(project), folder.path())
+        };
+        Self {
+            harness: window(&open, [1280.0, 800.0]),
             folder,
         }
     }
@@ -58,8 +75,12 @@ impl Studio {
     pub fn reopen(old: Self, path: Option<PathBuf>, data: PathBuf) -> Self {
         let Self { harness, folder } = old;
         drop(harness);
+        let open = Open {
+            data: Some(data),
+            ..open_in(path, folder.path())
+        };
         Self {
-            harness: window(path, data, [1280.0, 800.0]),
+            harness: window(&open, [1280.0, 800.0]),
             folder,
         }
     }
@@ -224,16 +245,23 @@ impl Studio {
     }
 }
 
-fn window(path: Option<PathBuf>, data: PathBuf, size: [f32; 2]) -> Harness<'static, App> {
-    let open = Open {
+/// What a window opens with that keeps everything in a folder: no model of whoever runs the tests, and no hub.
+fn open_in(path: Option<PathBuf>, folder: &Path) -> Open {
+    let mut nowhere = Hub::new("http://127.0.0.1:1");
+    nowhere.offline = true;
+    Open {
         path,
-        model: None,
-        data: Some(data),
-        measure: false,
-    };
+        data: Some(folder.join("data")),
+        cache: Some(Cache::new(folder.join("hub"))),
+        hub: Some(nowhere),
+        ..Open::default()
+    }
+}
+
+fn window(open: &Open, size: [f32; 2]) -> Harness<'static, App> {
     Harness::builder()
         .with_size(egui::Vec2::from(size))
-        .build_eframe(|cc| App::new(cc, &open))
+        .build_eframe(|cc| App::new(cc, open))
 }
 
 pub fn steps_without_end() -> TransferConfig {

@@ -33,6 +33,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
                 .as_ref()
                 .map_or("reading model…", |model| model.name.as_str());
             ui.label(model).on_hover_text("The text-to-video model.");
+            download_ui(app, ui);
             if app.notices.unseen > 0 {
                 ui.separator();
                 let text = plural(app.notices.unseen, "new problem");
@@ -45,6 +46,24 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
             }
         });
     });
+}
+
+/// How far a download is; a click leads to the list.
+fn download_ui(app: &mut App, ui: &mut egui::Ui) {
+    let Some(download) = &app.shelf.download else {
+        return;
+    };
+    ui.separator();
+    let percent = download.share() * 100.0;
+    let text = format!("{} {percent:.0} %", download.known.title);
+    let tip = format!(
+        "{} is downloaded. Shows the list of models.",
+        download.known.title
+    );
+    let button = ui.add(egui::Button::new(text).frame(false));
+    if button.on_hover_text(tip).clicked() {
+        app.obey(Command::Models);
+    }
 }
 
 /// `1 new problem`, `2 new problems`.

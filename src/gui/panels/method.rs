@@ -36,7 +36,7 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
                 .labelled_by(label.id)
                 .on_hover_text(about(
                     "How the model learns the motion.",
-                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model (Stable Diffusion 1.x) see clips; the latter follows the clip's edges and wants a ControlNet in the model's folder.",
+                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model (Stable Diffusion 1.x) see clips; the latter follows the clip's edges and wants a ControlNet in the model's folder, or the one for edges of File, Models….",
                     "",
                 ));
             ui.end_row();

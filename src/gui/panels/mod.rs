@@ -6,6 +6,7 @@ mod clips;
 pub mod drop;
 mod icon;
 mod method;
+pub mod models;
 pub mod picture;
 mod plots;
 pub mod run;

@@ -1,5 +1,6 @@
 //! The transfer column, read from top to bottom like a sentence: this motion, that subject, how, go.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use eframe::egui;
@@ -100,7 +101,7 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .model
         .as_ref()
         .map_or_else(|| "reading…".to_owned(), |model| model.name.clone());
-    let mut browse = false;
+    let (mut browse, mut more) = (false, false);
     egui::ComboBox::from_id_salt("model")
         .selected_text(name)
         .width(ui.available_width())
@@ -108,10 +109,22 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .show_ui(ui, |ui| {
             ui.selectable_value(&mut app.document.model, None, "built-in model")
                 .on_hover_text("The small model inside this program: plain shapes, within seconds.");
-            if let Some(path) = app.document.model.clone() {
+            for (title, folder) in app.shelf.usable() {
+                let folder = folder.to_owned();
+                let text = folder.display().to_string();
+                ui.selectable_value(&mut app.document.model, Some(folder), title)
+                    .on_hover_text(text);
+            }
+            let other = app.document.model.clone();
+            let is_listed = |path: &Path| app.shelf.usable().any(|(_, folder)| folder == path);
+            if let Some(path) = other.filter(|path| !is_listed(path)) {
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
                 ui.selectable_label(true, name.into_owned())
                     .on_hover_text(path.display().to_string());
+            }
+            let list = ui.button("More models…");
+            if list.on_hover_text(Command::Models.hover_text(ui.ctx())).clicked() {
+                more = true;
             }
             let folder = ui.button("Choose a folder…");
             let tip = "A model in diffusers layout: the folder with model_index.json in it.";
@@ -126,6 +139,9 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         ));
     if browse {
         app.pick(Pick::Model, true);
+    }
+    if more {
+        app.obey(Command::Models);
     }
     ui.end_row();
 }
