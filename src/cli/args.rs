@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use crate::job::{ControlRequest, DeviceChoice, ResultRequest};
-use crate::project::MoreClip;
+use crate::job::{DeviceChoice, ResultRequest};
+use crate::project::{Control, MoreClip};
 use crate::report::{Area, Report};
 use crate::train::{Preset, TransferConfig, explicit_over_preset};
 
@@ -14,7 +14,7 @@ use crate::train::{Preset, TransferConfig, explicit_over_preset};
 #[derive(Args)]
 pub struct ModelArgs {
     /// Folder of a model in diffusers layout: text to video (ModelScope, ZeroScope), or Stable Diffusion 1.x for the methods
-    /// that begin with an image model [default: the built-in model]
+    /// that begin with an image model [default: the built-in model of the kind that the method needs]
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
     /// What computes
@@ -28,7 +28,7 @@ pub struct ModelArgs {
 /// What leads ControlVideo.
 #[derive(Args)]
 pub struct ControlArgs {
-    /// ControlVideo: folder of a ControlNet for the model, in diffusers layout [default: `controlnet` in the model's folder]
+    /// ControlVideo: folder of a ControlNet for the model, in diffusers layout [default: `controlnet` in the model's folder; the built-in model has one for edges]
     #[arg(long, value_name = "FOLDER", help_heading = "ControlVideo")]
     pub controlnet: Option<PathBuf>,
     /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; or a film, GIF or folder of edges, depth
@@ -45,9 +45,9 @@ pub struct ControlArgs {
 impl ControlArgs {
     /// What they ask for.
     #[must_use]
-    pub fn request(&self) -> ControlRequest {
+    pub fn request(&self) -> Control {
         let drawn = self.condition.as_os_str() == "canny";
-        ControlRequest {
+        Control {
             controlnet: self.controlnet.clone(),
             clip: (!drawn).then(|| self.condition.clone()),
         }
@@ -97,11 +97,13 @@ pub(super) fn settings(
     typed: &TransferConfig,
     flags: &ArgMatches,
     preset: Option<Preset>,
+    model: &ModelArgs,
 ) -> Result<TransferConfig, Report> {
     let refuse = |error: &dyn std::fmt::Display| {
         Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
     };
-    let config = explicit_over_preset(typed, flags, preset).map_err(|error| refuse(&error))?;
+    let config = explicit_over_preset(typed, flags, preset, model.model.is_none());
+    let config = config.map_err(|error| refuse(&error))?;
     config.check().map_err(|error| refuse(&error))?;
     Ok(config)
 }
