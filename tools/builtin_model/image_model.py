@@ -9,6 +9,7 @@ on from it with `--resume`. See README.md for the recipe.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -26,9 +27,51 @@ HEADS = 4                       # in every attention: all levels but the first a
 EMBEDDING = (8, 16, 16)         # channels of the ControlNet's embedding; two halvings, as in the autoencoder
 CANNY = (100.0, 100.0)          # thresholds the program has where nothing else is asked for
 LONGEST_STEP = 10.0             # seconds of a step that count
+TOGETHER = 4                    # frames of one clip in a batch
 
 
 # ---------------------------------------------------------------- parts
+class OtherFrames:
+    """Self-attention as the methods for clips have it once they inflate the network; norms follow the same switch.
+
+    `own` is the image model's: each frame sees itself. `sparse` is Tune-A-Video's: the first frame and the one before.
+    `first` is ControlVideo's: the first frame. A network that never saw another frame in training loses its subject in
+    some frames when it is inflated; a large one does not.
+    """
+
+    def __init__(self) -> None:
+        from diffusers.models.attention_processor import AttnProcessor
+        self.mode, self.inner = "own", AttnProcessor()      # plain products: the fused kernel is slow backwards on CPU
+
+    def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, *args: Any, **rest: Any) -> torch.Tensor:
+        if encoder_hidden_states is None and self.mode != "own":
+            x = hidden_states.unflatten(0, (-1, TOGETHER))
+            first = x[:, :1].expand_as(x)
+            keys = first if self.mode == "first" else torch.cat([first, torch.cat([x[:, :1], x[:, :-1]], 1)], 2)
+            encoder_hidden_states = keys.flatten(0, 1)
+        return self.inner(attn, hidden_states, encoder_hidden_states, *args, **rest)
+
+
+FRAMES_SEEN = OtherFrames()
+
+
+def pooled_norm(norm: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    """A group norm over all frames of a clip, as in the inflated network's residual layers and before its output."""
+    if FRAMES_SEEN.mode == "own":
+        return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    clips = x.unflatten(0, (-1, TOGETHER)).transpose(1, 2)
+    return F.group_norm(clips, norm.num_groups, norm.weight, norm.bias, norm.eps).transpose(1, 2).flatten(0, 1)
+
+
+def inflatable(model: Any) -> Any:
+    """The network with attention and norms that can see other frames."""
+    model.set_attn_processor(FRAMES_SEEN)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.GroupNorm) and (".resnets." in name or name == "conv_norm_out"):
+            module.forward = functools.partial(pooled_norm, module)
+    return model
+
+
 def load_shared(folder: str) -> tuple[Any, Any, Any]:
     """Tokenizer, text encoder and autoencoder of the built-in text-to-video model, frozen."""
     from diffusers import AutoencoderKL
@@ -47,15 +90,12 @@ def load_shared(folder: str) -> tuple[Any, Any, Any]:
 
 def make_unet() -> Any:
     from diffusers import UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
     n = len(train.CHANNELS)
-    unet = UNet2DConditionModel(
+    return inflatable(UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, block_out_channels=train.CHANNELS, layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * (n - 1) + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (n - 1),
-        cross_attention_dim=train.TEXT_WIDTH, attention_head_dim=HEADS, norm_num_groups=train.GROUPS)
-    unet.set_attn_processor(AttnProcessor())      # plain products: the fused kernel is slow backwards on CPU
-    return unet
+        cross_attention_dim=train.TEXT_WIDTH, attention_head_dim=HEADS, norm_num_groups=train.GROUPS))
 
 
 def take_spatial_layers(unet: Any, folder: str) -> None:
@@ -68,10 +108,7 @@ def take_spatial_layers(unet: Any, folder: str) -> None:
 def make_controlnet(unet: Any) -> Any:
     """A ControlNet that begins as the UNet's way down and changes nothing."""
     from diffusers import ControlNetModel
-    from diffusers.models.attention_processor import AttnProcessor
-    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=EMBEDDING)
-    net.set_attn_processor(AttnProcessor())
-    return net
+    return inflatable(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=EMBEDDING))
 
 
 # ---------------------------------------------------------------- conditions
@@ -118,14 +155,14 @@ def as_condition(seen: torch.Tensor) -> torch.Tensor:
 
 
 def redraw(c: world.Clips, shape: torch.Tensor, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Single frames of the same places and sizes with these shapes and other colours: frames (N, 3, S, S) and coverage (N, S, S)."""
+    """The same places and sizes with these shapes (one a frame) and other colours: frames (N F, 3, S, S) and coverage (N F, S, S)."""
     n = len(shape)
     colour = torch.randint(len(world.COLOURS), (n,), generator=g)
     ground = (colour + torch.randint(1, len(world.COLOURS), (n,), generator=g)) % len(world.COLOURS)
     grey = torch.randint(len(world.COLOURS), len(world.GROUNDS), (n,), generator=g)
     ground = torch.where(torch.rand(n, generator=g) < 0.2, grey, ground)
     back = world.ground_rgb(ground, g)
-    video, cover = world.render(c.centre[:, 0], c.radius[:, 0], c.turn[:, 0], shape, world.subject_rgb(colour, g), back, back)
+    video, cover = world.render(c.centre.flatten(0, 1), c.radius.flatten(), c.turn.flatten(), shape, world.subject_rgb(colour, g), back, back)
     return video, cover[:, 0]
 
 
@@ -134,46 +171,50 @@ def other_shape(shape: torch.Tensor, g: torch.Generator) -> torch.Tensor:
 
 
 class Scenes:
-    """Encoded single frames with the edges of the same scene and of one with another shape, slowly replaced by fresh ones."""
+    """Encoded clips with the edges of the same scenes and of some with another shape, slowly replaced by fresh ones."""
 
     def __init__(self, vae: Any, size: int, seed: int, controlled: bool) -> None:
         self.vae, self.controlled, self.next = vae, controlled, 0
         self.g, self.rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-        parts = [self._draw(64) for _ in range((size + 63) // 64)]
+        parts = [self._draw(16) for _ in range((size + 15) // 16)]
         self.latents, self.labels, self.seen = (torch.cat(part) for part in zip(*parts))
 
     @torch.no_grad()
     def _draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        c = world.clips(n, 1, self.g)
-        z = self.vae.encode(c.video[:, 0]).latent_dist.mean * self.vae.config.scaling_factor
+        c = world.clips(n, TOGETHER, self.g)
+        z = self.vae.encode(c.video.flatten(0, 1)).latent_dist.mean * self.vae.config.scaling_factor
+        z = z.unflatten(0, (n, TOGETHER))
         labels = torch.stack([c.colour, c.shape, c.ground, c.striped.long()], 1)
         if not self.controlled:
-            return z, labels, torch.zeros(n, 2, 0, 0, dtype=torch.bool)
-        shapes = (c.shape, other_shape(c.shape, self.g))
-        return z, labels, torch.stack([edges(redraw(c, s, self.g)[0], self.rng) for s in shapes], 1)
+            return z, labels, torch.zeros(n, 2, TOGETHER, 0, 0, dtype=torch.bool)
+        shapes = (s.repeat_interleave(TOGETHER) for s in (c.shape, other_shape(c.shape, self.g)))
+        seen = [edges(redraw(c, s, self.g)[0], self.rng).unflatten(0, (n, TOGETHER)) for s in shapes]
+        return z, labels, torch.stack(seen, 1)
 
-    def refresh(self, n: int = 64) -> None:
+    def refresh(self, n: int = 16) -> None:
         at = torch.arange(self.next, self.next + n) % len(self.latents)
         self.latents[at], self.labels[at], self.seen[at] = self._draw(n)
         self.next = (self.next + n) % len(self.latents)
 
     def batch(self, n: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-        """Latents (n, 4, h, w), captions, and the edges (n, H, W) that lead.
+        """Latents (n, 4, h, w) of n frames, always four of a clip, their captions, and the edges (n, H, W) that lead.
 
         Where the caption names a shape, the edges show another one in 40 of 100 cases: words decide the shape, edges the
         place and the size. Where it names none, the edges decide the shape too.
         """
-        at = torch.randint(len(self.latents), (n,), generator=self.g)
+        clips = n // TOGETHER
+        at = torch.randint(len(self.latents), (clips,), generator=self.g)
         k, s, b, p = self.labels[at].unbind(1)
         texts, stated = world.captions(world.Clips(k, k, k, s, k, b, p > 0), self.g)
         named = stated[:, 1] < len(world.SHAPES)
-        other = (named & (torch.rand(n, generator=self.g) < 0.4)).long()
-        return self.latents[at], texts, self.seen[at, other]
+        other = (named & (torch.rand(clips, generator=self.g) < 0.4)).long()
+        texts = [text for text in texts for _ in range(TOGETHER)]
+        return self.latents[at].flatten(0, 1), texts, self.seen[at, other].flatten(0, 1)
 
 
 # ---------------------------------------------------------------- training
 def fit(a: argparse.Namespace, stage: str, shared: tuple[Any, Any, Any], unet: Any, net: Any | None) -> None:
-    """Noise prediction on single frames: of the UNet, or of the ControlNet beside a frozen UNet."""
+    """Noise prediction: of the UNet, or of the ControlNet beside a frozen UNet. In a share of the steps the frames see others."""
     tok, text, vae = shared
     model = net if net is not None else unet
     path, step, spent = f"{a.work}/{stage}.pt", 0, 0.0
@@ -183,15 +224,17 @@ def fit(a: argparse.Namespace, stage: str, shared: tuple[Any, Any, Any], unet: A
     groups = [dict(params=rest, share=1.0)] + ([dict(params=fresh, share=2.0)] if fresh else [])
     opt = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     shadow = {k: p.detach().clone() for k, p in model.named_parameters()}
-    if a.resume and os.path.exists(path):
+    if (a.resume or a.onward) and os.path.exists(path):
         s = torch.load(path)
-        model.load_state_dict(s["model"]); opt.load_state_dict(s["opt"])
-        shadow, step, spent = s["shadow"], s["step"], s["spent"]
+        model.load_state_dict(s["model"] if a.resume else s["model"] | s["shadow"])
+        shadow, step = s["shadow"], s["step"]
+        if a.resume:
+            opt.load_state_dict(s["opt"]); spent = s["spent"]
     torch.manual_seed(a.seed + step)
     g = torch.Generator().manual_seed(a.seed + 7 * step + 1)
     begin = time.time()
     scenes = Scenes(vae, a.pool, a.seed + 13 * step, net is not None)
-    print(f"{len(scenes.latents)} frames, std {float(scenes.latents.std()):.3f}, in {time.time() - begin:.0f} s; "
+    print(f"{len(scenes.latents)} clips, std {float(scenes.latents.std()):.3f}, in {time.time() - begin:.0f} s; "
           f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     abar = train.make_scheduler().alphas_cumprod
     keep = lambda: train.save(path, dict(model=model.state_dict(), shadow=shadow, opt=opt.state_dict(), step=step, spent=spent))
@@ -203,12 +246,15 @@ def fit(a: argparse.Namespace, stage: str, shared: tuple[Any, Any, Any], unet: A
         for group in opt.param_groups:
             group["lr"] = rate * group["share"]
         z, texts, seen = scenes.batch(a.batch)
-        t = (torch.rand(a.batch, generator=g) * 1000).long().clamp(0, 999)
+        t = (torch.rand(a.batch // TOGETHER, generator=g) * 1000).long().clamp(0, 999).repeat_interleave(TOGETHER)
         e = torch.randn(z.shape, generator=g)
         ab = abar[t][:, None, None, None]
         noisy = ab.sqrt() * z + (1 - ab).sqrt() * e
         with torch.no_grad():
             context = text(train.ids_of(tok, texts)).last_hidden_state
+        others = ("first",) if net is not None else ("sparse", "first")
+        roll = float(torch.rand(1, generator=g))
+        FRAMES_SEEN.mode = others[int(roll / a.inflated * len(others))] if roll < a.inflated else "own"
         out = unet(noisy, t, context, **control_of(net, noisy, t, context, as_condition(seen))).sample
         each = (out - e).square().flatten(1).mean(1)
         # As in train.py: an error of the noise counts by what it does to the picture.
@@ -219,6 +265,7 @@ def fit(a: argparse.Namespace, stage: str, shared: tuple[Any, Any, Any], unet: A
         opt.step()
         step += 1
         train.average([model], [shadow], min(a.ema, (step + 1) / (step + 10)))
+        FRAMES_SEEN.mode = "own"
         loss = each.detach()
         mean = float(loss.mean()) if step == 1 or mean == 0.0 else 0.98 * mean + 0.02 * float(loss.mean())
         for i in range(4):
@@ -251,9 +298,7 @@ def control_of(net: Any | None, noisy: torch.Tensor, t: torch.Tensor, context: t
 
 def with_average(model: Any, shadow: dict[str, torch.Tensor]) -> Any:
     """A copy of the network with the averaged weights."""
-    from diffusers.models.attention_processor import AttnProcessor
-    copy = type(model).from_config(model.config)
-    copy.set_attn_processor(AttnProcessor())
+    copy = inflatable(type(model).from_config(model.config))
     copy.load_state_dict(model.state_dict() | shadow)
     return copy.requires_grad_(False).eval()
 
@@ -265,12 +310,13 @@ def load_average(work: str, stage: str, model: Any) -> Any:
 # ---------------------------------------------------------------- sampling and judging
 @torch.no_grad()
 def sample(pair: tuple[Any, Any | None], shared: tuple[Any, Any, Any], prompts: list[str], condition: torch.Tensor | None, steps: int,
-           guidance: float, seed: int = 3, chunk: int = 32) -> torch.Tensor:
-    """Guided DDIM sampling of pictures (N, 3, 64, 64), the ControlNet in both branches."""
+           guidance: float, seed: int = 3, chunk: int = 32, mode: str = "own") -> torch.Tensor:
+    """Guided DDIM sampling of pictures (N, 3, 64, 64), the ControlNet in both branches. Other modes want clips of four frames."""
     (unet, net), (tok, text, vae) = pair, shared
     sched = train.make_scheduler()
     noise = torch.randn(len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(seed))
     out = []
+    FRAMES_SEEN.mode = mode
     for i in range(0, len(prompts), chunk):
         part, x = prompts[i:i + chunk], noise[i:i + chunk]
         context = text(train.ids_of(tok, part + [""] * len(part))).last_hidden_state
@@ -282,6 +328,7 @@ def sample(pair: tuple[Any, Any | None], shared: tuple[Any, Any, Any], prompts: 
             cond, free = unet(both, t, context, **added).sample.chunk(2)
             x = sched.step(free + guidance * (cond - free), t, x).prev_sample
         out.append(vae.decode(x / vae.config.scaling_factor).sample)
+    FRAMES_SEEN.mode = "own"
     return torch.cat(out)
 
 
@@ -298,8 +345,10 @@ def judge(pair: tuple[Any, Any | None], shared: tuple[Any, Any, Any], n: int, st
     prompts, want = train.test_prompts(n)
     if pair[1] is None:
         v = sample(pair, shared, prompts, None, steps, guidance)
-        world.save_sheet(v[:64], sheet, 16, 1)
-        return words(v, want)
+        clips = [p for p in prompts[:n // TOGETHER] for _ in range(TOGETHER)]
+        inflated = sample(pair, shared, clips, None, steps, guidance, mode="sparse")
+        world.save_sheet(torch.cat([v[:32], inflated[:32]]), sheet, 16, 1)
+        return words(v, want) | dict(inflated=words(inflated, want[:n // TOGETHER].repeat_interleave(TOGETHER, 0)))
     c, g, rows, out = places(n), torch.Generator().manual_seed(79), [], {}
     for name, shape in (("same", want[:, 1]), ("other", other_shape(want[:, 1], g))):
         video, cover = redraw(c, shape, g)
@@ -400,8 +449,8 @@ def main() -> None:
     p.add_argument("--minutes", type=float, default=30, help="budget of the stage; pauses of the process do not count")
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--lr", type=float, default=5e-4)
-    p.add_argument("--pool", type=int, default=4096, help="encoded frames kept for training")
-    p.add_argument("--refresh", type=int, default=25, help="steps between replacements of 64 frames of the pool")
+    p.add_argument("--pool", type=int, default=1024, help="encoded clips of four frames kept for training")
+    p.add_argument("--refresh", type=int, default=25, help="steps between replacements of 16 clips of the pool")
     p.add_argument("--ema", type=float, default=0.997)
     p.add_argument("--weight", type=float, default=16.0, help="limit of the loss weight of noisy steps")
     p.add_argument("--look", type=float, default=5, help="minutes between sampled contact sheets")
@@ -411,7 +460,9 @@ def main() -> None:
     p.add_argument("--out", default="../../assets/builtin/image")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--inflated", type=float, default=0.5, help="share of the steps in which frames see other frames of their clip")
     p.add_argument("--resume", action="store_true")
+    p.add_argument("--onward", action="store_true", help="start from the averaged weights of an earlier stretch")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     os.makedirs(a.work, exist_ok=True)
