@@ -382,7 +382,8 @@ def train_unet(a: argparse.Namespace) -> None:
     unet = make_unet()
     take_spatial_layers(unet, a.builtin)
     shared = load_shared(a.builtin)
-    print("before", json.dumps(judge((unet.eval(), None), shared, 32, a.steps[0], a.guidance[0], f"{a.work}/before.png")), flush=True)
+    if not (a.resume or a.onward):
+        print("before", json.dumps(judge((unet.eval(), None), shared, 32, a.steps[0], a.guidance[0], f"{a.work}/before.png")), flush=True)
     fit(a, "image-unet", shared, unet.train(), None)
 
 

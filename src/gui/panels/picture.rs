@@ -113,15 +113,15 @@ fn leading_ui(app: &mut App, ui: &mut egui::Ui, frames: &Arc<[Frame]>) {
         view.shown = Some((what, at));
     }
     let aspect = frames[at].width as f32 / frames[at].height.max(1) as f32;
-    let (rect, response) = view.place(ui, aspect, "What leads");
-    paint(ui, response.rect, rect, view.texture.as_ref());
     let text = match &app.document.control.clip {
-        None => "leads: the clip's edges".to_owned(),
+        None => "What leads: the clip's edges".to_owned(),
         Some(path) => {
             let name = path.file_name().unwrap_or(path.as_os_str());
-            format!("leads: {}", name.to_string_lossy())
+            format!("What leads: {}", name.to_string_lossy())
         }
     };
+    let (rect, response) = view.place(ui, aspect, &text);
+    paint(ui, response.rect, rect, view.texture.as_ref());
     caption_ui(ui, response.rect, Align2::LEFT_BOTTOM, &text);
 }
 
