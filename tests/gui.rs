@@ -20,12 +20,13 @@ use spectral_motion::gui::history::History;
 use spectral_motion::job::{self, Outcome};
 use spectral_motion::methods::Method;
 use spectral_motion::models::ModelFolder;
-use spectral_motion::project::{Project, RunFolder, TensorFile};
-use spectral_motion::train::TransferConfig;
+use spectral_motion::project::{Project, RunFolder, RunRecord, TensorFile};
+use spectral_motion::train::{Preset, TransferConfig};
 use spectral_motion::video;
 
 use self::studio::{PATIENCE, Studio, steps_without_end};
 use crate::common::{image_model, micro_model, moving_square};
+use crate::models::copy_of;
 
 /// A model of another kind brings a method that it can be trained by, with its authors' numbers, and takes it away again.
 #[test]
@@ -69,6 +70,150 @@ fn an_image_model_brings_its_methods() {
     assert_eq!(methods(&mut studio), ["VMC", "MotionDirector"]);
     let problems: Vec<_> = studio.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// The built-in models are for every method: another method brings the other model, with numbers that suit it.
+#[test]
+fn every_method_has_a_built_in_model() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    studio.choose("Model", "built-in model");
+    studio.step_until("the built-in model", |app| {
+        app.model_name() == Some("built-in model") && app.is_ready()
+    });
+    for (method, model) in [
+        (Method::ControlVideo, "built-in image model"),
+        (Method::TuneAVideo, "built-in image model"),
+        (Method::MotionDirector, "built-in model"),
+    ] {
+        studio.choose("Method", method.name());
+        studio.step_until("the method's model", |app| {
+            app.document().settings.method == method && app.model_name() == Some(model)
+        });
+        let settings = &studio.app().document().settings;
+        let fitting = match Preset::of(method, true) {
+            Some(preset) => preset.config().unwrap(),
+            None => TransferConfig::default(),
+        };
+        assert_eq!(
+            (settings.steps, settings.learning_rate),
+            (fitting.steps, fitting.learning_rate)
+        );
+    }
+    // Stable Diffusion learns slower than the built-in image model.
+    studio.choose("Method", Method::TuneAVideo.name());
+    studio.drop_file(image_model());
+    studio.step_until("the image model", |app| app.document().model.is_some());
+    let settings = &studio.app().document().settings;
+    assert_eq!((settings.steps, settings.learning_rate), (500, 3e-5));
+    let problems: Vec<_> = studio.app().problems().collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// What leads ControlVideo is chosen in the panel and shown beside the clip.
+#[test]
+fn what_leads_control_video_is_chosen_and_seen() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    assert!(!studio.shows("Led by") && !studio.shows("What leads"));
+    studio.drop_file(image_model());
+    studio.step_until("the image model", |app| {
+        app.document().settings.method == Method::TuneAVideo && app.is_ready()
+    });
+    assert!(!studio.shows("Led by"));
+    studio.choose("Method", "ControlVideo");
+    studio.see("Led by");
+    studio.see("What leads");
+    studio.step_until("edges", |app| app.leading_frames().is_some());
+    let edges = studio.app().leading_frames().unwrap().to_vec();
+    assert_eq!(edges.len(), 4);
+    let white = |frames: &[video::Frame]| -> usize {
+        let pixels = frames.iter().flat_map(|frame| frame.rgb.iter());
+        pixels.filter(|value| **value == 255).count()
+    };
+    let drawn = white(&edges);
+    assert!(
+        drawn > 0
+            && edges
+                .iter()
+                .all(|frame| frame.rgb.iter().all(|v| [0, 255].contains(v)))
+    );
+    // Where nothing is steep enough, no edge begins.
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::SpinButton, "Edges begin above")
+        .set_value_accesskit(2040.0);
+    studio.step_until("no edges", |app| {
+        app.leading_frames()
+            .is_some_and(|frames| white(frames) == 0)
+    });
+    assert_eq!(studio.app().document().settings.canny, (100.0, 2040.0));
+
+    // A film of one's own: opened, and made to lead instead of taking the clip's place.
+    let clip = studio.drop_square(4);
+    let own = moving_square(&studio.path("own"), 4);
+    studio.drop_file(own.clone());
+    studio.see("Let it lead");
+    studio.click("Let it lead");
+    let (wanted, first) = (own.clone(), clip.clone());
+    studio.step_until("a clip of one's own", move |app| {
+        app.document().control.clip.as_deref() == Some(&wanted)
+            && app.document().clip.as_deref() == Some(&first)
+            && app.is_ready()
+    });
+    studio.step_until("its frames", |app| {
+        app.leading_frames().is_some_and(|frames| {
+            frames
+                .iter()
+                .any(|frame| frame.rgb.iter().any(|v| ![0, 255].contains(v)))
+        })
+    });
+    assert!(
+        !studio.shows("Edges begin above"),
+        "a clip of one's own has no thresholds"
+    );
+    studio.see("What leads: moving square");
+    studio.train();
+    if studio.app().queue().is_going() {
+        studio.click("Stop");
+    }
+    studio.wait_for_end();
+    let run = studio.run().folder.clone().unwrap();
+    let record: RunRecord<TransferConfig> = RunFolder::look(&run).unwrap();
+    let notes = record.clip.notes;
+    assert!(
+        notes.contains(&"moving square leads it.".to_owned()),
+        "{notes:?}"
+    );
+    // Undo takes the clip of one's own back.
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(studio.app().document().control.clip, None);
+    let problems: Vec<_> = studio.app().problems().collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// A Stable Diffusion folder seldom has a ControlNet in it: the panel asks for one before anything is computed.
+#[test]
+fn a_model_without_a_control_net_is_told_before_training() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let model = copy_of(&image_model());
+    let controlnet = studio.path("edges");
+    fs::rename(model.path().join("controlnet"), &controlnet).unwrap();
+    studio.drop_file(model.path().to_owned());
+    studio.step_until("the image model", |app| {
+        app.document().settings.method == Method::TuneAVideo && app.is_ready()
+    });
+    studio.choose("Method", "ControlVideo");
+    studio.see("There is none: choose a folder.");
+    studio.click("Train");
+    studio.step_until("a problem", |app| app.problems().next().is_some());
+    let told = studio.app().problems().next().unwrap().to_string();
+    assert!(
+        told.contains("needs a ControlNet") && told.contains("under ControlNet"),
+        "{told}"
+    );
+    assert!(studio.app().queue().current().is_none());
 }
 
 #[test]

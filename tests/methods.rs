@@ -19,7 +19,7 @@ fn typed(flags: &[&str], preset: Option<Preset>) -> TransferConfig {
     let command = TransferConfig::augment_args(clap::Command::new("test"));
     let matches = command.get_matches_from([&["test"], flags].concat());
     let config = TransferConfig::from_arg_matches(&matches).unwrap();
-    explicit_over_preset(&config, &matches, preset).unwrap()
+    explicit_over_preset(&config, &matches, preset, true).unwrap()
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use crate::job::{ControlRequest, DeviceChoice, Halt, ResultRequest};
+use crate::job::{DeviceChoice, Halt, ResultRequest};
 use crate::library::{Library, LibraryError};
-use crate::project::MoreClip;
+use crate::project::{Control, MoreClip};
 use crate::report::{Area, Report};
 use crate::train::{Preset, TransferConfig, explicit_over_preset};
 
@@ -15,7 +15,8 @@ use crate::train::{Preset, TransferConfig, explicit_over_preset};
 #[derive(Args)]
 pub struct ModelArgs {
     /// Folder of a model in diffusers layout: text to video (ModelScope, ZeroScope), or Stable Diffusion 1.x for the methods
-    /// that begin with an image model; or a name that `models list` shows [default: the built-in model]
+    /// that begin with an image model; or a name that `models list` shows [default: the built-in model of the kind that the
+    /// method needs]
     #[arg(long, value_name = "FOLDER|NAME")]
     pub model: Option<PathBuf>,
     /// What computes
@@ -54,7 +55,7 @@ pub(super) fn told(error: LibraryError) -> Report {
 #[derive(Args)]
 pub struct ControlArgs {
     /// ControlVideo: folder of a ControlNet for the model, in diffusers layout, or a name that `models list` shows
-    /// [default: `controlnet` in the model's folder]
+    /// [default: `controlnet` in the model's folder; the built-in model has one for edges]
     #[arg(long, value_name = "FOLDER|NAME", help_heading = "ControlVideo")]
     pub controlnet: Option<PathBuf>,
     /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; or a film, GIF or folder of edges, depth
@@ -73,9 +74,9 @@ impl ControlArgs {
     ///
     /// # Errors
     /// When a ControlNet of that name is known and not here.
-    pub fn request(&self) -> Result<ControlRequest, Report> {
+    pub fn request(&self) -> Result<Control, Report> {
         let drawn = self.condition.as_os_str() == "canny";
-        Ok(ControlRequest {
+        Ok(Control {
             controlnet: self.controlnet.as_deref().map(model_folder).transpose()?,
             clip: (!drawn).then(|| self.condition.clone()),
         })
@@ -125,11 +126,13 @@ pub(super) fn settings(
     typed: &TransferConfig,
     flags: &ArgMatches,
     preset: Option<Preset>,
+    model: &ModelArgs,
 ) -> Result<TransferConfig, Report> {
     let refuse = |error: &dyn std::fmt::Display| {
         Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
     };
-    let config = explicit_over_preset(typed, flags, preset).map_err(|error| refuse(&error))?;
+    let config = explicit_over_preset(typed, flags, preset, model.model.is_none());
+    let config = config.map_err(|error| refuse(&error))?;
     config.check().map_err(|error| refuse(&error))?;
     Ok(config)
 }

@@ -90,7 +90,7 @@ pub(super) fn run(args: &EvaluateArgs, flags: &ArgMatches) -> Result<Ending, Rep
             .advise("Name a run folder or a film, or ask for a suite with --suite drawn."));
     }
     let typed = typed_settings(flags);
-    let config = settings(&args.config, flags, args.preset)?;
+    let config = settings(&args.config, flags, args.preset, &args.model)?;
     let request = match &args.result {
         Some(result) => {
             refuse_suite_flags(flags)?;

@@ -41,7 +41,7 @@ pub(super) fn run(args: &TrainArgs, flags: &ArgMatches) -> Result<Ending, Report
         control: args.control.request()?,
         model: args.model.folder()?,
         device: args.model.device,
-        config: settings(&args.config, flags, args.preset)?,
+        config: settings(&args.config, flags, args.preset, &args.model)?,
         run: args.run.clone(),
         result: None,
     };

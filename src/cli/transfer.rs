@@ -46,7 +46,7 @@ pub(super) fn run(args: &TransferArgs, flags: &ArgMatches) -> Result<Ending, Rep
         control: args.control.request()?,
         model: args.model.folder()?,
         device: args.model.device,
-        config: settings(&args.config, flags, args.preset)?,
+        config: settings(&args.config, flags, args.preset, &args.model)?,
         run: args.run.clone(),
         result: Some(args.result.request(&words("--prompt", &args.prompt)?)),
     };

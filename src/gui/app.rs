@@ -16,13 +16,13 @@ use super::instruments::{Instruments, View};
 use super::layout::{self, Pane, Room};
 use super::library::Shelf;
 use super::measure::Stopwatch;
-use super::media::{Cut, Loaded, ModelInfo, Opened};
+use super::media::{Cut, Loaded, ModelChoice, ModelInfo, Opened};
 use super::notices::Notices;
 use super::player::Player;
 use super::queue::Queue;
 use super::task::Task;
 use super::{Open, panels, theme};
-use crate::project::{Project, Recipe, default_runs_dir};
+use crate::project::{Control, Project, Recipe, default_runs_dir};
 use crate::report::Report;
 use crate::train::{FitChoice, TransferConfig};
 use crate::video::Clip;
@@ -125,12 +125,14 @@ pub struct App {
     pub(super) recipe: Option<Box<Recipe<TransferConfig>>>,
     pub(super) model: Option<ModelInfo>,
     pub(super) model_generation: u64,
-    pub(super) model_asked: Option<Option<PathBuf>>,
+    pub(super) model_asked: Option<ModelChoice>,
     pub(super) reading_model: Option<Task<Result<ModelInfo, Report>>>,
     pub(super) cut: Option<Cut>,
     pub(super) cut_problem: Option<Report>,
     pub(super) cut_key: Option<CutKey>,
     pub(super) cutting: Option<Task<Result<Cut, Report>>>,
+    /// What leads ControlVideo.
+    pub(super) leading: super::leading::Leading,
     pub(super) encoding: Option<super::latents::Encoding>,
     pub(super) scoring: Option<super::scoring::Scoring>,
 
@@ -166,6 +168,7 @@ pub struct App {
     pub(super) drawn_by_processor: bool,
     pub(super) run_view: panels::run::RunView,
     pub(super) reference_view: panels::picture::PictureView,
+    pub(super) leading_view: panels::picture::PictureView,
     pub(super) result_view: panels::picture::PictureView,
     pub(super) first_clip: bool,
     pub(super) stopwatch: Option<Stopwatch>,
@@ -219,6 +222,7 @@ impl App {
             cut_problem: None,
             cut_key: None,
             cutting: None,
+            leading: super::leading::Leading::default(),
             encoding: None,
             scoring: None,
             player: Player::default(),
@@ -246,6 +250,7 @@ impl App {
             drawn_by_processor: false,
             run_view: panels::run::RunView::default(),
             reference_view: panels::picture::PictureView::default(),
+            leading_view: panels::picture::PictureView::default(),
             result_view: panels::picture::PictureView::default(),
             first_clip: true,
             stopwatch: None,
@@ -413,6 +418,18 @@ impl App {
         self.cut.is_some() && self.opening.is_none()
     }
 
+    /// For tests: the name of the model that was read last.
+    #[must_use]
+    pub fn model_name(&self) -> Option<&str> {
+        self.model.as_ref().map(|model| model.name.as_str())
+    }
+
+    /// For tests: what leads ControlVideo.
+    #[must_use]
+    pub fn leading_frames(&self) -> Option<&[crate::video::Frame]> {
+        self.leading.frames().map(|frames| &**frames)
+    }
+
     /// For tests: the runs.
     #[must_use]
     pub fn queue(&self) -> &Queue {
@@ -445,6 +462,7 @@ fn first_document(model: Option<PathBuf>) -> Document {
         clip: None,
         more_clips: Vec::new(),
         model,
+        control: Control::default(),
         subject: super::media::BUNDLED_WORDS.to_owned(),
         prompt: "a yellow star on a blue plain background".to_owned(),
         runs: Vec::new(),

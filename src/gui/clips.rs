@@ -111,8 +111,25 @@ impl App {
             name(path),
             name(&replaced.clip)
         );
-        self.notices
-            .say(text, Some(Action::LearnBoth(Box::new(replaced))));
+        let replaced = Box::new(replaced);
+        let leads = self.document.settings.method.is_controlled();
+        let actions = std::iter::once(Action::LearnBoth(replaced.clone()))
+            .chain(leads.then_some(Action::LeadBy(replaced)));
+        self.notices.say(text, actions);
+    }
+
+    /// Puts the clips back that another one took the place of, which leads ControlVideo from now on.
+    pub(super) fn lead_by_opened(&mut self, replaced: Replaced) {
+        let document = &mut self.document;
+        let Some(opened) = document.clip.replace(replaced.clip.clone()) else {
+            return;
+        };
+        document.more_clips = replaced.more;
+        let settings = &mut document.settings;
+        settings.inverted_clip = replaced.inverted_clip;
+        (settings.start_secs, settings.fps) = (replaced.start_secs, replaced.fps);
+        self.lead_by(opened);
+        self.open_path(&replaced.clip);
     }
 
     /// Puts the clips back that another one took the place of, and that one behind them.

@@ -84,6 +84,10 @@ pub enum Pick {
     Model,
     /// A model folder, to put it on the list.
     AddModel,
+    /// A clip that leads ControlVideo.
+    Leading,
+    /// The folder of a ControlNet.
+    ControlNet,
     /// Name of the project file.
     Project,
     /// Name of the film.
@@ -138,10 +142,13 @@ impl App {
         let start = self.settings.folder();
         let dialog = rfd::AsyncFileDialog::new().set_directory(start);
         let task = match (wants, folder) {
-            (Pick::Model | Pick::AddModel, _) | (Pick::Clip | Pick::MoreClip, true) => {
+            (Pick::Model | Pick::AddModel | Pick::ControlNet, _)
+            | (Pick::Clip | Pick::MoreClip | Pick::Leading, true) => {
                 self.wait_for(dialog.pick_folder())
             }
-            (Pick::Clip | Pick::MoreClip, false) => self.wait_for(dialog.pick_file()),
+            (Pick::Clip | Pick::MoreClip | Pick::Leading, false) => {
+                self.wait_for(dialog.pick_file())
+            }
             (Pick::Project, _) => {
                 self.wait_for(dialog.add_filter("Project", &["toml"]).save_file())
             }

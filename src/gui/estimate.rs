@@ -199,13 +199,14 @@ fn field_mib(table: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::project::Project;
+    use crate::project::{Control, Project};
 
     fn document(steps: u32, model: Option<&str>) -> Document {
         Project {
             clip: None,
             more_clips: Vec::new(),
             model: model.map(Into::into),
+            control: Control::default(),
             subject: String::new(),
             prompt: String::new(),
             runs: Vec::new(),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::Open;
 use super::app::App;
 use super::dialogs::Dialog;
-use super::media::report;
+use super::media::{ModelInfo, report};
 use super::notices::Action;
 use super::queue::waker;
 use super::task::Task;
@@ -155,12 +155,16 @@ impl App {
         });
     }
 
-    /// Gives an image model without a ControlNet the one of the list.
+    /// ControlVideo on an image model without a ControlNet is led by the one for edges of the list.
     pub(super) fn lead_model(&mut self) {
-        let edges = self.shelf.edges();
-        if let Some(model) = &mut self.model {
-            let lacks = model.kind == ModelKind::Image && !model.has_controlnet;
-            model.listed_controlnet = edges.filter(|_| lacks);
+        let document = &mut self.document;
+        let lacks = |model: &ModelInfo| model.kind == ModelKind::Image && !model.has_controlnet;
+        if document.settings.method.is_controlled()
+            && document.model.is_some()
+            && document.control.controlnet.is_none()
+            && self.model.as_ref().is_some_and(lacks)
+        {
+            document.control.controlnet = self.shelf.edges();
         }
     }
 

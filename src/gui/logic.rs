@@ -10,12 +10,10 @@ use super::command::{self, Command};
 use super::dialogs::{Dialog, Pick};
 use super::media::{self, Opened};
 use super::notices::Action;
-use super::panels::transfer::with_method;
 use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
 use crate::job::{self, Until};
-use crate::methods::Method;
 use crate::report::{Area, Report};
 
 /// Scales of the interface.
@@ -33,6 +31,7 @@ impl App {
         self.take_added();
         self.take_model();
         self.take_cut();
+        self.tick_leading();
         self.take_picked();
         self.tick_runs(ctx, now);
         self.tick_export();
@@ -131,7 +130,7 @@ impl App {
         if !busy {
             self.history.settle(&self.document);
         }
-        if self.model_asked.as_ref() != Some(&self.document.model) {
+        if self.model_asked.as_ref() != Some(&self.model_choice()) {
             self.read_model();
         }
         let wanted = self.wanted_cut();
@@ -235,7 +234,7 @@ impl App {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 self.notices.say(format!("The model is {name} now."), None);
                 self.remember(&path);
-                self.document.model = Some(path);
+                self.choose_model(Some(path));
             }
             Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
             Ok(Opened::Project(path, project)) => self.take_project(path, *project),
@@ -255,44 +254,6 @@ impl App {
         match self.document.clip.clone() {
             Some(clip) => self.open_path(&clip),
             None => self.open_bundled(),
-        }
-    }
-
-    fn read_model(&mut self) {
-        let path = self.document.model.clone();
-        self.model_asked = Some(path.clone());
-        self.reading_model = self.start("model", move |_| media::model(path.as_deref()));
-    }
-
-    fn take_model(&mut self) {
-        let Some(read) = self.reading_model.as_ref().and_then(Task::take) else {
-            return;
-        };
-        self.reading_model = None;
-        match read {
-            Ok(info) => {
-                let settings = &mut self.document.settings;
-                // A model of another kind brings the method that it can be used for.
-                if !info.allows(settings.method)
-                    && let Some(method) =
-                        Method::ALL.into_iter().find(|method| info.allows(*method))
-                {
-                    *settings = with_method(settings, method);
-                    let text = format!("{} is trained by {}.", info.name, method.name());
-                    self.notices.say(text, None);
-                }
-                self.model = Some(info);
-                self.lead_model();
-                self.model_generation += 1;
-            }
-            Err(report) => {
-                self.notices.problem(report, None);
-                // The model that was there before still works.
-                let known = self.model.is_some() && self.document.model.is_some();
-                if known {
-                    self.document.model = None;
-                }
-            }
         }
     }
 
@@ -346,8 +307,9 @@ impl App {
             Action::LoopShort => self.document.settings.loop_short = true,
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),
             Action::LearnBoth(replaced) => self.learn_both(*replaced),
+            Action::LeadBy(replaced) => self.lead_by_opened(*replaced),
             Action::SampleWith(path) => self.sample_with(path),
-            Action::UseModel(path) => self.document.model = Some(path),
+            Action::UseModel(path) => self.choose_model(Some(path)),
         }
     }
 
@@ -495,8 +457,10 @@ impl App {
                 self.open_path(&path);
             }
             Pick::MoreClip => self.add_clip(&path),
-            Pick::Model => self.document.model = Some(path),
+            Pick::Model => self.choose_model(Some(path)),
             Pick::AddModel => self.add_model(path),
+            Pick::Leading => self.lead_by(path),
+            Pick::ControlNet => self.document.control.controlnet = Some(path),
             Pick::Project => {
                 if let Some(Dialog::Save { path: typed }) = &mut self.dialog {
                     *typed = path.display().to_string();

@@ -65,25 +65,31 @@ pub struct ModelInfo {
     pub limits: ClipLimits,
     /// What it recommends.
     pub card: ModelCard,
-    /// Size of its weight files in MiB, 0 for the built-in model.
+    /// Size of its weight files in MiB, 0 for a built-in model.
     pub weights_mib: f64,
     /// What it makes of words.
     pub kind: ModelKind,
-    /// Whether a ControlNet lies in its folder.
+    /// Whether it has a ControlNet, in its folder or beside it.
     pub has_controlnet: bool,
-    /// The ControlNet for edges of the list of models, for an image model without one of its own.
-    pub listed_controlnet: Option<PathBuf>,
     /// What decides how much memory a training takes; none for an image model, whose need is not foretold.
     pub network: Option<Arc<Network>>,
 }
 
 impl ModelInfo {
-    /// Whether a method can work with it.
+    /// Whether a method begins with a model of this kind.
     #[must_use]
     pub fn allows(&self, method: Method) -> bool {
-        let is_led = self.has_controlnet || self.listed_controlnet.is_some();
-        method.model_kind() == self.kind && (is_led || !method.is_controlled())
+        method.model_kind() == self.kind
     }
+}
+
+/// Which model is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// The built-in one of this kind.
+    Builtin(ModelKind),
+    /// The one in this folder, with the ControlNet in another one.
+    Folder(PathBuf, Option<PathBuf>),
 }
 
 /// The clip as the model sees it.
@@ -118,7 +124,7 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     }
     if ModelFolder::is_meant(path) {
         // Read now, so that what is wrong with it is told before it takes the place of one that works.
-        model(Some(path))?;
+        model(&ModelChoice::Folder(path.to_owned(), None))?;
         return Ok(Opened::Model(path.to_owned()));
     }
     if ends_with("toml") {
@@ -200,28 +206,26 @@ pub fn bundled_clip(data: &Path) -> Result<PathBuf, Report> {
 ///
 /// # Errors
 /// A report in the user's words.
-pub fn model(path: Option<&Path>) -> Result<ModelInfo, Report> {
+pub fn model(choice: &ModelChoice) -> Result<ModelInfo, Report> {
     let told = |error: ModelError| report(error.into());
-    let (folder, name) = match path {
-        None => (
-            models::builtin().map_err(told)?,
-            "built-in model".to_owned(),
-        ),
-        Some(path) => {
-            let folder = ModelFolder::open(path).map_err(told)?;
+    let (folder, weights_mib) = match choice {
+        ModelChoice::Builtin(kind) => (models::builtin_of(*kind).map_err(told)?, 0.0),
+        ModelChoice::Folder(path, controlnet) => {
+            let mut folder = ModelFolder::open(path).map_err(told)?;
+            if let Some(controlnet) = controlnet {
+                folder = folder.with_controlnet(controlnet).map_err(told)?;
+            }
             folder.check_weights().map_err(told)?;
-            let name = folder.name();
-            (folder, name)
+            (folder, weights_mib(path))
         }
     };
     Ok(ModelInfo {
-        name,
+        name: folder.name(),
         limits: folder.clip_limits(),
         card: folder.card().clone(),
-        weights_mib: path.map_or(0.0, weights_mib),
+        weights_mib,
         kind: folder.kind(),
         has_controlnet: folder.controlnet_config().is_some(),
-        listed_controlnet: None,
         network: match folder.unet_config() {
             Some(config) => Some(Arc::new(Network::new(config).map_err(told)?)),
             None => None,

@@ -37,6 +37,8 @@ pub enum Action {
     ShowFile(PathBuf),
     /// Learns the clips that were replaced together with the one that took their place.
     LearnBoth(Box<Replaced>),
+    /// Puts the clip back that was replaced, and lets the one that took its place lead ControlVideo.
+    LeadBy(Box<Replaced>),
     /// Makes a sample with a file of trained weights.
     SampleWith(PathBuf),
     /// Trains this model from now on.
@@ -53,6 +55,7 @@ impl Action {
             Self::LoopShort => "Loop it",
             Self::ShowFile(_) => "Show folder",
             Self::LearnBoth(_) => "Learn both",
+            Self::LeadBy(_) => "Let it lead",
             Self::SampleWith(_) => "Sample with it",
             Self::UseModel(_) => "Use it",
         }
@@ -70,6 +73,9 @@ impl Action {
             Self::ShowFile(_) => "Shows it in the system's file manager.",
             Self::LearnBoth(_) => {
                 "Trains on the clips of before and on this one, as clips of one motion."
+            }
+            Self::LeadBy(_) => {
+                "Puts the clip of before back; this one, of its edges, depth or poses, leads ControlVideo."
             }
             Self::SampleWith(_) => "Paints the new subject with these weights on the chosen model.",
             Self::UseModel(_) => "Makes it the model that learns. Undo takes that back.",

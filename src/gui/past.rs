@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use eframe::egui;
 
 use crate::job::{Preview, Setting, Until};
-use crate::project::{Recipe, RunFolder, RunRecord};
+use crate::project::{Control, Recipe, RunFolder, RunRecord};
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
 use crate::video::{self, Limits};
@@ -268,6 +268,10 @@ impl App {
         }
         self.document.settings = settings_at_end(record);
         self.document.model = record.model.folder.as_ref().map(PathBuf::from);
+        self.document.control = Control {
+            controlnet: record.model.controlnet.as_ref().map(PathBuf::from),
+            clip: None,
+        };
         self.settle_inverted_clip();
     }
 

@@ -13,9 +13,8 @@ use super::past::Reading;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
-    self, BUILTIN, Command, ControlRequest, DeviceChoice, JobHandle, LoraRequest, Outcome, Request,
-    ResultRequest, ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker,
-    WeightsAbout,
+    self, BUILTIN, Command, DeviceChoice, JobHandle, LoraRequest, Outcome, Request, ResultRequest,
+    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker, WeightsAbout,
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
@@ -208,6 +207,7 @@ impl App {
         settings.check().map_err(|error| {
             Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
         })?;
+        self.check_control()?;
         let stem = Path::new(&source.clip.source_name)
             .file_stem()
             .unwrap_or_default()
@@ -228,14 +228,7 @@ impl App {
             clip: source.path.clone(),
             subject: words("Clip words", &self.document.subject)?,
             more_clips,
-            control: ControlRequest {
-                controlnet: self
-                    .model
-                    .as_ref()
-                    .filter(|_| settings.method.is_controlled())
-                    .and_then(|model| model.listed_controlnet.clone()),
-                clip: None,
-            },
+            control: self.document.control.clone(),
             model: self.document.model.clone(),
             device: DeviceChoice::Auto,
             config: settings.clone(),

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::model::open_model;
 use super::problem::{Halt, tensors};
 use super::request::DeviceChoice;
+use crate::models::ModelKind;
 use crate::pipelines;
 use crate::report::Report;
 use crate::video::Frame;
@@ -43,8 +44,8 @@ impl Latents {
     }
 }
 
-/// Encodes frames that are cut to the model's size, with the model at this path; none is the built-in one. Nothing if
-/// `stop` says so.
+/// Encodes frames that are cut to the model's size, with the model at this path; none is a built-in one, which share their
+/// autoencoder. Nothing if `stop` says so.
 ///
 /// # Errors
 /// When the model cannot be read or the frames do not fit it.
@@ -67,7 +68,7 @@ fn encode(
 ) -> Result<Latents, Halt> {
     let failed = tensors("The clip could not be encoded");
     let device = DeviceChoice::Auto.open()?;
-    let vae = open_model(model, None)?.load_vae(&device)?;
+    let vae = open_model(model, None, ModelKind::Video)?.load_vae(&device)?;
     let mut parts = Vec::new();
     for frames in frames.chunks(FRAMES_AT_ONCE) {
         if stop() {

@@ -18,7 +18,7 @@ use crate::methods::Method;
 use crate::methods::motion_director::{Part, part_of};
 use crate::models::{
     AdapterName, Factor, FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPart,
-    ModelError, ModelFolder,
+    ModelError, ModelFolder, ModelKind,
 };
 use crate::project::{
     LoraRecord, METADATA_KEY, PlainTensor, RunFolder, TensorFile, sha256_hex, write_atomic,
@@ -289,9 +289,13 @@ pub fn check_lora(path: &Path, model: Option<&Path>) -> Result<LoraReport, Repor
 }
 
 fn check(path: &Path, model: Option<&Path>) -> Result<LoraReport, Halt> {
-    let folder = open_model(model, None)?;
     let lora = LoraFile::open(path).map_err(refused)?;
-    let about = serde_json::from_str(lora.note(METADATA_KEY).unwrap_or_default()).ok();
+    let about: Option<WeightsAbout> =
+        serde_json::from_str(lora.note(METADATA_KEY).unwrap_or_default()).ok();
+    let kind = about
+        .as_ref()
+        .map_or(ModelKind::Video, |about| about.method.model_kind());
+    let folder = open_model(model, None, kind)?;
     if !lora.is_lora() {
         // Whole weights of a training, or nothing of the kind.
         let file = TrainedFile::open(path, &folder)?;

@@ -49,8 +49,8 @@ pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
-    ControlRequest, DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest,
-    SampleRequest, SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,
+    DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest, SampleRequest,
+    SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::fitting::fit_for;
+use super::lora::LoraRequest;
 use super::problem::Halt;
 use super::sampling::{GUIDANCE, SAMPLING_STEPS, sampler};
+use super::saved::WeightsAbout;
 use super::session::{Record, Session};
 use crate::methods::{Method, Tuned};
 use crate::models::{self, ModelFolder, ModelKind};
@@ -13,18 +15,22 @@ use crate::report::{Area, Report};
 use crate::schedulers::ReferenceInversion;
 use crate::train::TransferConfig;
 
-/// Name of the built-in model where a folder could be named.
+/// Name of the built-in text-to-video model where a folder could be named.
 pub const BUILTIN: &str = "builtin";
+/// Name of the built-in image model.
+const BUILTIN_IMAGE: &str = "builtin-image";
 
 /// Opens a model and holds its weight files against its configuration, so that a broken one is told before a clip is read.
-/// Without a path it is the built-in one. `controlnet` is the folder of a ControlNet for it, in place of one of its own.
+/// Without a path it is the built-in one of this kind. `controlnet` is the folder of a ControlNet for it, in place of one of
+/// its own.
 pub(super) fn open_model(
     path: Option<&Path>,
     controlnet: Option<&Path>,
+    kind: ModelKind,
 ) -> Result<ModelFolder, Halt> {
     let mut folder = match path {
         Some(path) => ModelFolder::open(path)?,
-        None => models::builtin()?,
+        None => models::builtin_of(kind)?,
     };
     if let Some(controlnet) = controlnet {
         folder = folder.with_controlnet(controlnet)?;
@@ -33,6 +39,26 @@ pub(super) fn open_model(
         folder.check_weights()?;
     }
     Ok(folder)
+}
+
+/// The model that is named for a sample: its folder, or none and the kind of the built-in one. Trained weights that say by
+/// which method they came go with a model of that method's kind.
+pub(super) fn named_model<'a>(
+    source: &'a Path,
+    loras: &[LoraRequest],
+) -> Result<(Option<&'a Path>, ModelKind), Halt> {
+    if source.as_os_str() == BUILTIN_IMAGE {
+        return Ok((None, ModelKind::Image));
+    }
+    if source.as_os_str() != BUILTIN {
+        return Ok((Some(source), ModelKind::Video));
+    }
+    for lora in loras {
+        if let Some(about) = WeightsAbout::of_file(&lora.file)? {
+            return Ok((None, about.method.model_kind()));
+        }
+    }
+    Ok((None, ModelKind::Video))
 }
 
 /// Refuses a method that begins with another kind of model than this one.
@@ -47,7 +73,7 @@ pub(super) fn check_method(method: Method, folder: &ModelFolder) -> Result<(), H
         return match needs {
             ModelKind::Image => refuse(
                 "It begins with a model for still pictures, and this one makes clips.".to_owned(),
-                "Get one with `models get sd15` and take it with --model sd15, name the folder of a Stable Diffusion 1.x model in diffusers layout, or choose --method vmc.",
+                "Leave --model out for the built-in one, get Stable Diffusion with `models get sd15` and take it with --model sd15, name the folder of a Stable Diffusion 1.x model in diffusers layout, or choose --method vmc.",
             ),
             ModelKind::Video => refuse(
                 "It needs a text-to-video model, and this one makes still pictures.".to_owned(),
@@ -68,7 +94,8 @@ pub(super) fn check_method(method: Method, folder: &ModelFolder) -> Result<(), H
 pub(super) fn open_recorded_model(record: &Record) -> Result<ModelFolder, Halt> {
     let path = |folder: &Option<String>| folder.as_ref().map(PathBuf::from);
     let (model, controlnet) = (path(&record.model.folder), path(&record.model.controlnet));
-    let folder = open_model(model.as_deref(), controlnet.as_deref())?;
+    let kind = record.settings.method.model_kind();
+    let folder = open_model(model.as_deref(), controlnet.as_deref(), kind)?;
     if folder.weights_sha256()? != record.model.weights_sha256 {
         return Err(Report::new(
             Area::Model,
@@ -150,7 +177,11 @@ pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<
     let whole = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
     let text = |dir: PathBuf| whole(dir).to_string_lossy().into_owned();
     let opened = path.map(|_| text(folder.source().locate("")));
-    let name = path.map_or_else(|| BUILTIN.to_owned(), |_| folder.name());
+    let builtin = match folder.kind() {
+        ModelKind::Video => BUILTIN,
+        ModelKind::Image => BUILTIN_IMAGE,
+    };
+    let name = path.map_or_else(|| builtin.to_owned(), |_| folder.name());
     Ok(ModelRecord {
         name,
         folder: opened,

@@ -8,7 +8,7 @@ use super::lora::LoraRequest;
 use super::problem::Halt;
 use crate::methods::Method;
 use crate::nn;
-use crate::project::MoreClip;
+use crate::project::{Control, MoreClip};
 use crate::report::{Area, Report};
 use crate::train::{SamplerChoice, Start, TransferConfig};
 
@@ -37,8 +37,8 @@ pub struct TrainRequest {
     /// Further clips of the same motion.
     pub more_clips: Vec<MoreClip>,
     /// What leads a method with a ControlNet; others do not read it.
-    pub control: ControlRequest,
-    /// Model folder; none is the built-in model.
+    pub control: Control,
+    /// Model folder; none is the built-in model of the kind that the method begins with.
     pub model: Option<PathBuf>,
     /// What computes.
     pub device: DeviceChoice,
@@ -48,15 +48,6 @@ pub struct TrainRequest {
     pub run: Option<PathBuf>,
     /// The film to make afterwards.
     pub result: Option<ResultRequest>,
-}
-
-/// What leads a method with a ControlNet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ControlRequest {
-    /// Folder of a ControlNet; none is the one in the model's folder.
-    pub controlnet: Option<PathBuf>,
-    /// A clip of edges, depth or poses, frame by frame that of the clip; none draws the clip's edges.
-    pub clip: Option<PathBuf>,
 }
 
 /// Go on with a run.
@@ -107,7 +98,7 @@ impl Until {
 /// Sample from a run or a model.
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
-    /// A run folder, a model folder, or `builtin`.
+    /// A run folder, a model folder, or `builtin`: the built-in model of the method that left the weights.
     pub source: PathBuf,
     /// Files to put on the model: the weights of a training, which a run has of its own, and LoRA files of other programs.
     pub loras: Vec<LoraRequest>,
@@ -146,9 +137,9 @@ pub struct SuiteRequest {
     pub clips: u64,
     /// Number of seeds of the noise; they count from 1.
     pub seeds: u64,
-    /// Host methods.
+    /// Host methods; without a model folder those of one kind of model.
     pub methods: Vec<Method>,
-    /// Model folder; none is the built-in model.
+    /// Model folder; none is the built-in model of that kind.
     pub model: Option<PathBuf>,
     /// What computes.
     pub device: DeviceChoice,

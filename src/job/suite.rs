@@ -21,8 +21,7 @@ use super::message::Event;
 use super::model::{check_method, model_record, open_model, recommended};
 use super::problem::Halt;
 use super::request::{
-    ControlRequest, Request, ResultRequest, SampleRequest, SamplingChanges, SuiteRequest,
-    TrainRequest,
+    Request, ResultRequest, SampleRequest, SamplingChanges, SuiteRequest, TrainRequest,
 };
 use super::work;
 use crate::evaluate::drawn::to_pixels;
@@ -30,7 +29,8 @@ use crate::evaluate::{
     Cell, CellResult, DrawnClip, Known, Scorecard, Summary, Training, csv, score,
 };
 use crate::methods::Method;
-use crate::project::{ModelRecord, ProjectError, write_atomic};
+use crate::models::ModelKind;
+use crate::project::{Control, ModelRecord, ProjectError, write_atomic};
 use crate::report::{Area, Report};
 use crate::train::{Start, TransferConfig};
 use crate::video::{self, Clip, ExportFormat, ExportOptions, Frame, Limits, PICTURE_FPS};
@@ -103,9 +103,14 @@ pub(super) fn run(job: &mut JobContext, request: &SuiteRequest) -> Result<(), Ha
 impl<'a> Suite<'a> {
     /// Makes the folder or opens it again.
     fn open(request: &'a SuiteRequest) -> Result<Self, Halt> {
+        // An image model is inflated by a method also where nothing is trained: its cell without a training is the first one's.
+        let untrained = match request.methods.first() {
+            Some(method) if method.model_kind() == ModelKind::Image => *method,
+            _ => Method::default(),
+        };
         let mut settings = TransferConfig {
             // The cells' own; what their outputs do not depend on is fixed, so that it cannot tell two suites apart.
-            method: Method::default(),
+            method: untrained,
             seed: 1,
             start: Start::Inverted,
             preview_every: 0,
@@ -119,7 +124,9 @@ impl<'a> Suite<'a> {
                 .advise("Ask for at least one clip, one seed and one method.")
                 .into());
         }
-        let folder = open_model(request.model.as_deref(), None)?;
+        refuse_two_models(request)?;
+        let kind = request.methods[0].model_kind();
+        let folder = open_model(request.model.as_deref(), None, kind)?;
         for method in &request.methods {
             check_method(*method, &folder)?;
         }
@@ -150,7 +157,7 @@ impl<'a> Suite<'a> {
             let known = names
                 .iter()
                 .find(|(name, _)| cell.method.as_ref() == Some(name));
-            (cell, known.map_or(Method::default(), |(_, method)| *method))
+            (cell, known.map_or(untrained, |(_, method)| *method))
         };
         let cells = Cell::all(request.clips, request.seeds, &methods);
         Ok(Self {
@@ -246,7 +253,7 @@ impl<'a> Suite<'a> {
             clip: clip.to_owned(),
             subject: drawn.scene.subject(),
             more_clips: Vec::new(),
-            control: ControlRequest::default(),
+            control: Control::default(),
             model: self.request.model.clone(),
             device,
             config,
@@ -343,6 +350,20 @@ impl<'a> Suite<'a> {
         });
         Ok(())
     }
+}
+
+/// A table is of one model. Where none is named, the method says which built-in one it begins with.
+fn refuse_two_models(request: &SuiteRequest) -> Result<(), Halt> {
+    let mut kinds = request.methods.iter().map(|method| method.model_kind());
+    let first = kinds.next();
+    if request.model.is_some() || kinds.all(|kind| Some(kind) == first) {
+        return Ok(());
+    }
+    let headline = "Methods for clips and for still pictures are no rows of one table";
+    Err(Report::new(Area::Request, headline)
+        .because("VMC and MotionDirector begin with the built-in text-to-video model, Tune-A-Video and ControlVideo with the built-in image model.")
+        .advise("Ask for two suites, each in a folder of its own.")
+        .into())
 }
 
 /// Makes the folder, or finds it made with the same settings; locks it.

@@ -9,7 +9,7 @@ use super::export::{check_target, write_result};
 use super::lora::{LoraRequest, put, put_on_run};
 use super::message::{Event, Stage};
 use super::model::{
-    BUILTIN, check_method, check_training, latent_shape, load_unet, model_record, open_model,
+    check_method, check_training, latent_shape, load_unet, model_record, named_model, open_model,
     open_recorded_model, recommended,
 };
 use super::problem::Halt;
@@ -61,7 +61,8 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     job.stage(Stage::Loading, None);
     let device = request.device.open()?;
     let controlnet = request.control.controlnet.as_deref();
-    let folder = open_model(request.model.as_deref(), controlnet)?;
+    let kind = request.config.method.model_kind();
+    let folder = open_model(request.model.as_deref(), controlnet, kind)?;
     check_method(request.config.method, &folder)?;
     recommended(&mut request.config, &folder)?;
     check_training(&request.config, &folder)?;
@@ -298,7 +299,7 @@ fn weights_of(job: &JobContext, run: &RunFolder, steps: u32) -> Result<TensorFil
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
-    let named = (request.source.as_os_str() != BUILTIN).then_some(request.source.as_path());
+    let (named, kind) = named_model(&request.source, &request.loras)?;
     let mut config = TransferConfig {
         start: Start::Noise,
         ..TransferConfig::default()
@@ -316,7 +317,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
         config: Box::new(config.clone()),
     });
     job.stage(Stage::Loading, None);
-    let (folder, loras) = put(job, &request.loras, open_model(named, None)?)?;
+    let (folder, loras) = put(job, &request.loras, open_model(named, None, kind)?)?;
     let device = request.device.open()?;
     let file = loras.trained.as_ref().map(|(file, strength)| {
         config.lora_scale *= strength;

@@ -38,7 +38,7 @@ mod weights;
 mod zip_index;
 
 pub use adapter::{Adapter, AdapterName, Adapters, ChooseAdapters, Factor};
-pub use builtin::builtin;
+pub use builtin::{builtin, builtin_of};
 pub use clip::{ClipTextConfig, ClipTextModel};
 pub use denoiser::{Conditioning, Denoiser, Network};
 pub(crate) use error::shown;
@@ -51,7 +51,7 @@ pub use image::{
 pub use layout::{ModelCard, ModelKind};
 pub use lora::{FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPart};
 pub use mistake::Mistake;
-pub use source::FileSource;
+pub use source::{Embedded, EmbeddedFiles, FileSource};
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig, Walk, activations};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};

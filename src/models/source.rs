@@ -19,8 +19,26 @@ const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 pub enum FileSource {
     /// A folder on disk.
     Dir(PathBuf),
-    /// Files compiled into the program, as pairs of path and content.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Files compiled into the program.
+    Embedded(&'static Embedded),
+}
+
+/// Pairs of a path inside a model's folder and the file's content.
+pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
+
+/// A model compiled into the program. Models may share a part: its files are there once.
+#[derive(Debug)]
+pub struct Embedded {
+    /// What to call it.
+    pub name: &'static str,
+    /// Its files, in lists that do not overlap.
+    pub parts: &'static [EmbeddedFiles],
+}
+
+impl Embedded {
+    fn files(&self) -> impl Iterator<Item = &'static (&'static str, &'static [u8])> {
+        self.parts.iter().copied().flatten()
+    }
 }
 
 impl FileSource {
@@ -28,7 +46,7 @@ impl FileSource {
     pub fn has(&self, path: &str) -> bool {
         match self {
             Self::Dir(dir) => dir.join(path).is_file(),
-            Self::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            Self::Embedded(model) => model.files().any(|(name, _)| *name == path),
         }
     }
 
@@ -36,7 +54,7 @@ impl FileSource {
     pub fn locate(&self, path: &str) -> PathBuf {
         match self {
             Self::Dir(dir) => dir.join(path),
-            Self::Embedded(_) => Path::new("built-in model").join(path),
+            Self::Embedded(model) => Path::new(model.name).join(path),
         }
     }
 
@@ -48,8 +66,8 @@ impl FileSource {
                 .flatten()
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
                 .collect(),
-            Self::Embedded(files) => files
-                .iter()
+            Self::Embedded(model) => model
+                .files()
                 .filter_map(|(name, _)| name.strip_prefix(folder)?.strip_prefix('/'))
                 .map(str::to_owned)
                 .collect(),
@@ -119,7 +137,7 @@ impl FileSource {
     pub(super) fn bytes(&self, path: &str) -> Result<FileBytes, ModelError> {
         match self {
             Self::Dir(_) => FileBytes::map(&self.locate(path)),
-            Self::Embedded(files) => match files.iter().find(|(name, _)| *name == path) {
+            Self::Embedded(model) => match model.files().find(|(name, _)| *name == path) {
                 Some((_, bytes)) => Ok(FileBytes::Embedded(bytes)),
                 None => Err(unreadable(&self.locate(path))(
                     std::io::ErrorKind::NotFound.into(),

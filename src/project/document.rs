@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::atomic::write_atomic;
 use super::error::ProjectError;
 
-/// Newest layout version of a project file. Projects with one clip are written as version 1, which older programs read.
-const FORMAT: u32 = 2;
+/// Newest layout version of a project file. A project is written as the oldest version that can say what it says: 1 for one
+/// clip, 2 for several, 3 where something of the person's own leads ControlVideo.
+const FORMAT: u32 = 3;
 /// A project file is a page of text; more is something else.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -27,6 +28,9 @@ pub struct Project<S> {
     /// Model folder; none is the built-in model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// What leads a method with a ControlNet.
+    #[serde(default, skip_serializing_if = "Control::is_default")]
+    pub control: Control,
     /// What the clip shows, in words.
     pub subject: String,
     /// What the result shall show.
@@ -46,6 +50,24 @@ pub struct MoreClip {
     pub path: PathBuf,
     /// What it shows, in words.
     pub subject: String,
+}
+
+/// What leads a method with a ControlNet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Folder of a ControlNet; none is the one in the model's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controlnet: Option<PathBuf>,
+    /// A clip of edges, depth or poses, frame by frame that of the clip; none draws the clip's edges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<PathBuf>,
+}
+
+impl Control {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Serialize)]
@@ -71,10 +93,10 @@ impl<S: Serialize + DeserializeOwned> Project<S> {
     /// [`ProjectError::Io`]; [`ProjectError::Damaged`] for a path that cannot be written as text.
     pub fn write(&self, path: &Path) -> Result<(), ProjectError> {
         let written = Written {
-            format: if self.more_clips.is_empty() {
-                1
-            } else {
-                FORMAT
+            format: match (self.control.is_default(), self.more_clips.is_empty()) {
+                (false, _) => FORMAT,
+                (true, false) => 2,
+                (true, true) => 1,
             },
             project: self,
         };
@@ -124,6 +146,7 @@ mod tests {
             clip: Some("/films/dance.mp4".into()),
             more_clips: Vec::new(),
             model: None,
+            control: Control::default(),
             subject: "a dancer".to_owned(),
             prompt: "a \"bear\"".to_owned(),
             runs: vec!["/runs/dance".into()],
@@ -143,7 +166,15 @@ mod tests {
         project.write(&path).unwrap();
         assert_eq!(Project::<u32>::read(&path).unwrap(), project);
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("format = 2\n"), "{text}");
+        assert!(
+            text.starts_with("format = 2\n") && !text.contains("control"),
+            "{text}"
+        );
+        project.control.clip = Some("/films/depth.mp4".into());
+        project.write(&path).unwrap();
+        assert_eq!(Project::<u32>::read(&path).unwrap(), project);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("format = 3\n"), "{text}");
     }
 
     #[test]

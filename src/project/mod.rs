@@ -23,7 +23,7 @@ mod tensors;
 
 pub use atomic::{free_name, write_atomic};
 pub use checkpoint::{Checkpoint, CheckpointState, LiveSettings};
-pub use document::{MoreClip, Project};
+pub use document::{Control, MoreClip, Project};
 pub use error::ProjectError;
 pub use record::{Change, ClipRecord, LoraRecord, ModelRecord, MoreClipRecord, Recipe, RunRecord};
 pub use run::{RunFolder, default_runs_dir, run_format};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use spectral_motion::project::{
-    Change, Checkpoint, CheckpointState, ClipRecord, ModelRecord, MoreClip, PlainTensor, Project,
-    ProjectError, Recipe, RunFolder, RunRecord, TensorFile,
+    Change, Checkpoint, CheckpointState, ClipRecord, Control, ModelRecord, MoreClip, PlainTensor,
+    Project, ProjectError, Recipe, RunFolder, RunRecord, TensorFile,
 };
 use spectral_motion::train::TransferConfig;
 use spectral_motion::video::{self, Clip, ExportFormat, ExportOptions, Frame};
@@ -184,6 +184,10 @@ fn project_files_survive_any_damage() {
             subject: "two dancers".to_owned(),
         }],
         model: Some("/models/big".into()),
+        control: Control {
+            controlnet: Some("/models/edges".into()),
+            clip: Some("/films/depth.mp4".into()),
+        },
         subject: "a dancer".to_owned(),
         prompt: "a bear".to_owned(),
         runs: vec!["/runs/dance".into(), "/runs/dance 2".into()],

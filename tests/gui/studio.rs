@@ -10,7 +10,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use spectral_motion::gui::{App, Document, Open, Run};
 use spectral_motion::library::{Cache, Hub};
-use spectral_motion::project::Project;
+use spectral_motion::project::{Control, Project};
 use spectral_motion::train::TransferConfig;
 
 use crate::common::micro_model;
@@ -181,6 +181,18 @@ impl Studio {
         self.harness.run_steps(3);
     }
 
+    /// Chooses an entry of a list.
+    #[track_caller]
+    pub fn choose(&mut self, list: &str, entry: &str) {
+        self.harness
+            .get_by_role_and_label(egui::Role::ComboBox, list)
+            .click();
+        self.harness.run_steps(3);
+        let option = self.harness.get_all_by_label(entry).next_back();
+        option.expect("an option").click();
+        self.harness.run_steps(3);
+    }
+
     /// Unfolds rows of the panel.
     #[track_caller]
     pub fn unfold(&mut self, name: &str) {
@@ -280,6 +292,7 @@ pub fn document(settings: TransferConfig) -> Document {
         clip: None,
         more_clips: Vec::new(),
         model: Some(micro_model()),
+        control: Control::default(),
         subject: "a red square".to_owned(),
         prompt: "a bear".to_owned(),
         runs: Vec::new(),

@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use spectral_motion::job::{
-    self, ControlRequest, DeviceChoice, Event, LoraRequest, Outcome, Request, ResultRequest,
-    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until,
+    self, DeviceChoice, Event, LoraRequest, Outcome, Request, ResultRequest, ResumeRequest,
+    SampleRequest, SamplingChanges, TrainRequest, Until,
 };
 use spectral_motion::methods::Method;
-use spectral_motion::project::{MoreClip, RunFolder, RunRecord, TensorFile};
+use spectral_motion::project::{Control, MoreClip, RunFolder, RunRecord, TensorFile};
 use spectral_motion::report::{Area, Report};
-use spectral_motion::train::{InversionPrompt, TransferConfig};
+use spectral_motion::train::{InversionPrompt, Preset, TransferConfig};
 
 use super::METHODS;
 use crate::common::{
@@ -52,7 +52,7 @@ impl Place {
             clip: self.clip.clone(),
             subject: "a red square".to_owned(),
             more_clips: Vec::new(),
-            control: ControlRequest::default(),
+            control: Control::default(),
             model: Some(image_model()),
             device: DeviceChoice::Cpu,
             config,
@@ -391,13 +391,11 @@ fn the_command_line_says_what_a_method_needs() {
         command
     };
     for method in ["tune-a-video", "control-video"] {
-        for model in [None, Some(micro_model())] {
-            let says = [
-                "begins with a model for still pictures",
-                "Stable Diffusion 1.x model in diffusers layout with --model",
-            ];
-            fails(transfer(method, model.as_deref()), 2, &says);
-        }
+        let says = [
+            "begins with a model for still pictures",
+            "Stable Diffusion 1.x model in diffusers layout with --model, leave --model out",
+        ];
+        fails(transfer(method, Some(&micro_model())), 2, &says);
         let mut command = transfer(method, Some(&image_model()));
         command.args(["--output", &format!("{method}.gif")]);
         succeeds(command);
@@ -413,10 +411,83 @@ fn the_command_line_says_what_a_method_needs() {
         .arg(image_model())
         .args(["--prompt", "a bear"]);
     fails(sample, 2, &["makes still pictures, not films", "--lora"]);
+    let mut sample = program(&place);
+    sample.args(["sample", "builtin-image", "--prompt", "a red star"]);
+    fails(sample, 2, &["makes still pictures, not films", "--lora"]);
+    let mut suite = program(&place);
+    suite.args([
+        "evaluate",
+        "--suite",
+        "drawn",
+        "--method",
+        "vmc,tune-a-video",
+    ]);
+    fails(suite, 2, &["no rows of one table", "two suites"]);
     let mut command = transfer("control-video", Some(&image_model()));
     command.args(["--canny", "200,100"]);
     fails(command, 2, &["--canny is 200"]);
     let mut command = transfer("control-video", Some(&image_model()));
     command.args(["--condition", "nothing.mp4"]);
     fails(command, 3, &["nothing.mp4"]);
+}
+
+/// Without a model each method begins with the built-in one of its kind; the run knows it again, and so do its weights.
+#[test]
+fn without_a_model_the_built_in_image_model_is_taken() {
+    let place = Place::new();
+    let few = ["--steps", "2", "--sampling-steps", "2"];
+    let run = |arguments: &[&str]| {
+        let mut command = program(&place);
+        command.args(arguments).args(["--device", "cpu"]);
+        succeeds(command);
+    };
+    for method in ["tune-a-video", "control-video"] {
+        let run_folder = place.path(method);
+        let folder = run_folder.display().to_string();
+        let film = format!("{method}.gif");
+        let clip = place.clip.display().to_string();
+        let mut transfer = vec!["transfer", &clip, "--method", method, "--run", &folder];
+        transfer.extend(["--subject", "a red square", "--prompt", "a yellow star"]);
+        transfer.extend(["--frames", "4", "--output", &film]);
+        transfer.extend(few);
+        run(&transfer);
+        assert!(place.path(&film).is_file());
+        let run_record: RunRecord<TransferConfig> = RunFolder::look(&run_folder).unwrap();
+        assert_eq!(run_record.model.name, "builtin-image");
+        assert_eq!(
+            (run_record.model.folder, run_record.model.controlnet),
+            (None, None)
+        );
+        let settings = run_record.settings;
+        let preset = Preset::of(settings.method, true).unwrap().config().unwrap();
+        assert_eq!(
+            settings.learning_rate.to_bits(),
+            preset.learning_rate.to_bits()
+        );
+        run(&["resume", &folder, "--steps", "3"]);
+        let again = format!("{method} again.gif");
+        run(&[
+            "sample",
+            &folder,
+            "--prompt",
+            "a blue circle",
+            "--output",
+            &again,
+        ]);
+        assert!(place.path(&again).is_file());
+    }
+    // The weights say by which method they came, and with it which of the built-in models they are for.
+    let weights = place.path("tune-a-video/final/weights.safetensors");
+    let weights = weights.display().to_string();
+    let mut sample = vec![
+        "sample",
+        "builtin",
+        "--lora",
+        &weights,
+        "--prompt",
+        "a yellow star",
+    ];
+    sample.extend(["--sampling-steps", "2", "--output", "of weights.gif"]);
+    run(&sample);
+    assert!(place.path("of weights.gif").is_file());
 }

@@ -240,7 +240,12 @@ fn the_control_scale_acts_in_the_training() {
 #[test]
 fn presets_have_the_authors_settings_and_stand_in_for_missing_ones() {
     for method in METHODS {
-        let preset = Preset::of(method).unwrap().config().unwrap();
+        let builtin = Preset::of(method, true).unwrap().config().unwrap();
+        assert_eq!(builtin.method, method);
+        // The model's own card says how it is sampled.
+        assert_eq!((builtin.sampling_steps, builtin.guidance), (None, None));
+        let preset = Preset::of(method, false).unwrap().config().unwrap();
+        assert!(builtin.learning_rate > 3.0 * preset.learning_rate);
         assert_eq!(preset.method, method);
         assert_eq!((preset.learning_rate, preset.weight_decay), (3e-5, 1e-2));
         assert_eq!((preset.clip_norm, preset.sampling_steps), (1.0, Some(50)));
@@ -254,5 +259,10 @@ fn presets_have_the_authors_settings_and_stand_in_for_missing_ones() {
     let control = Preset::ControlVideo.config().unwrap();
     assert_eq!((control.guidance, control.control_scale), (Some(12.0), 1.0));
     assert_eq!((control.canny, control.steps), ((100.0, 100.0), 80));
-    assert!(Preset::of(Method::Vmc).is_none() && Preset::of(Method::MotionDirector).is_none());
+    for method in [Method::Vmc, Method::MotionDirector] {
+        assert_eq!(
+            (Preset::of(method, true), Preset::of(method, false)),
+            (None, None)
+        );
+    }
 }

@@ -3,7 +3,10 @@
 use std::fs;
 
 use candle_core::Device;
-use spectral_motion::models::{ClipLimits, FileSource, ModelError, ModelFolder, builtin};
+use spectral_motion::models::{
+    ClipLimits, Embedded, EmbeddedFiles, FileSource, ModelError, ModelFolder, ModelKind, builtin,
+    builtin_of,
+};
 
 use super::{micro_copy, micro_folder, relative_error};
 
@@ -51,6 +54,54 @@ fn the_built_in_model_is_whole() {
     assert_eq!(folder.weights_sha256().unwrap().len(), 3);
 }
 
+/// It sees the words and the latents of the video model, whose files are in the program once.
+#[test]
+fn the_built_in_image_model_is_whole() {
+    let (image, video) = (builtin_of(ModelKind::Image).unwrap(), builtin().unwrap());
+    image.check_weights().unwrap();
+    assert_eq!(
+        (image.kind(), video.kind()),
+        (ModelKind::Image, ModelKind::Video)
+    );
+    assert_eq!(
+        (image.name(), video.name()),
+        (
+            "built-in image model".to_owned(),
+            "built-in model".to_owned()
+        )
+    );
+    assert_eq!(image.clip_limits(), video.clip_limits());
+    assert_eq!(image.scheduler(), video.scheduler());
+    let card = image.card();
+    assert!(card.guidance.is_some() && card.steps.is_some() && card.frames == Some(8));
+    assert_eq!(image.controlnet_config().unwrap().factor(), 4);
+    let (image, video) = (
+        image.weights_sha256().unwrap(),
+        video.weights_sha256().unwrap(),
+    );
+    assert_eq!(image.len(), 4);
+    for (file, hash) in &video {
+        let shared = !file.starts_with("unet/");
+        assert_eq!(image[file] == *hash, shared, "{file}");
+    }
+}
+
+/// What a clone and an installed program carry.
+#[test]
+fn the_built_in_models_are_small() {
+    fn size(folder: &std::path::Path) -> u64 {
+        let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+        let sizes = entries.map(|entry| match entry.metadata().unwrap() {
+            about if about.is_dir() => size(&entry.path()),
+            about => about.len(),
+        });
+        sizes.sum()
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/builtin");
+    let bytes = size(folder.as_ref());
+    assert!((8_000_000..24_000_000).contains(&bytes), "{bytes} bytes");
+}
+
 #[test]
 fn weights_are_known_by_their_checksum() {
     let hashes = micro_folder().weights_sha256().unwrap();
@@ -77,7 +128,7 @@ macro_rules! micro_files {
 
 #[test]
 fn a_model_inside_the_program_is_the_same_model() {
-    const FILES: &[(&str, &[u8])] = micro_files![
+    static SMALL: EmbeddedFiles = micro_files![
         "model_index.json",
         "unet/config.json",
         "vae/config.json",
@@ -85,13 +136,23 @@ fn a_model_inside_the_program_is_the_same_model() {
         "scheduler/scheduler_config.json",
         "tokenizer/vocab.json",
         "tokenizer/merges.txt",
+    ];
+    static WEIGHTS: EmbeddedFiles = micro_files![
         "text_encoder/model.safetensors",
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     ];
-    let embedded = ModelFolder::from_source(FileSource::Embedded(FILES)).unwrap();
+    static WHOLE: Embedded = Embedded {
+        name: "inner model",
+        parts: &[SMALL, WEIGHTS],
+    };
+    static PART: Embedded = Embedded {
+        name: "inner model",
+        parts: &[SMALL, WEIGHTS.split_at(2).0],
+    };
+    let embedded = ModelFolder::from_source(FileSource::Embedded(&WHOLE)).unwrap();
     embedded.check_weights().unwrap();
-    assert_eq!(embedded.name(), "built-in model");
+    assert_eq!(embedded.name(), "inner model");
     let text = |folder: &ModelFolder| {
         let (tokenizer, encoder) = folder.load_text(&Device::Cpu).unwrap();
         encoder
@@ -102,7 +163,7 @@ fn a_model_inside_the_program_is_the_same_model() {
         relative_error(&text(&embedded), &text(&micro_folder())),
         0.0
     );
-    let without = FileSource::Embedded(&FILES[..FILES.len() - 1]);
+    let without = FileSource::Embedded(&PART);
     let missing = ModelFolder::from_source(without).unwrap_err().to_string();
     assert!(
         missing.contains("is not complete: vae/diffusion_pytorch_model.safetensors missing"),

@@ -28,8 +28,8 @@ FRAMES = 8
 
 
 def autocast() -> Any:
-    """bfloat16 arithmetic with float32 master weights."""
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+    """bfloat16 arithmetic with float32 master weights, where the processor has it."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled="AVX512" in torch.backends.cpu.get_cpu_capability())
 
 
 def schedule(done: float, peak: float, warm: float = 0.03, floor: float = 0.01) -> float:

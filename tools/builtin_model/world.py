@@ -143,6 +143,8 @@ class Clips:
     colour: torch.Tensor      # (N) index into COLOURS
     ground: torch.Tensor      # (N) index into GROUNDS
     striped: torch.Tensor     # (N) bool
+    radius: torch.Tensor | None = None    # (N, F)
+    turn: torch.Tensor | None = None      # (N, F) radians
 
 
 def subject_rgb(colour: torch.Tensor, g: torch.Generator, jitter: float = 1.0) -> torch.Tensor:
@@ -184,7 +186,8 @@ def clips(n: int, frames: int, g: torch.Generator, size: int = 64, striped: floa
     back2 = torch.where(stripes[:, None], back * 0.45, back)
     rep = lambda x: x.repeat_interleave(frames, 0)
     video, cover = render(centre.reshape(-1, 2), radius.reshape(-1), turn.reshape(-1), rep(shape), rep(rgb), rep(back), rep(back2), size)
-    return Clips(video.view(n, frames, 3, size, size), cover.view(n, frames, 1, size, size), centre, shape, colour, ground, stripes)
+    return Clips(video.view(n, frames, 3, size, size), cover.view(n, frames, 1, size, size), centre, shape, colour, ground, stripes,
+                 radius.expand(n, frames), turn.expand(n, frames))
 
 
 # ---------------------------------------------------------------- captions

@@ -106,7 +106,7 @@ fn choices_ui(app: &mut App, ui: &mut egui::Ui) {
 }
 
 /// The last part of a path.
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()
 }

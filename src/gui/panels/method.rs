@@ -21,14 +21,17 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
                 .selected_text(app.document.settings.method.name())
                 .width(ui.available_width())
                 .show_ui(ui, |ui| {
+                    // There is a built-in model for each of them.
+                    let builtin = app.document.model.is_none();
                     let settings = &mut app.document.settings;
                     let model = app.model.as_ref();
-                    let allowed = |method| model.is_none_or(|model| model.allows(method));
+                    let allowed =
+                        |method| builtin || model.is_none_or(|model| model.allows(method));
                     for (value, hover) in METHODS.into_iter().filter(|(m, _)| allowed(*m)) {
                         let chosen = settings.method == value;
                         let label = ui.selectable_label(chosen, value.name());
                         if label.on_hover_text(hover).clicked() {
-                            *settings = with_method(settings, value);
+                            *settings = with_method(settings, value, builtin);
                         }
                     }
                 })
@@ -36,7 +39,7 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
                 .labelled_by(label.id)
                 .on_hover_text(about(
                     "How the model learns the motion.",
-                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model (Stable Diffusion 1.x) see clips; the latter follows the clip's edges and wants a ControlNet in the model's folder, or the one for edges of File, Models….",
+                    "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model see clips, the built-in one or Stable Diffusion 1.x; the latter follows the clip's edges through a ControlNet (File, Models… brings those for Stable Diffusion).",
                     "",
                 ));
             ui.end_row();
@@ -56,11 +59,11 @@ const METHODS: [(Method, &str); 4] = [
     ),
     (
         Method::TuneAVideo,
-        "Tune-A-Video: Wu and others, ICCV 2023. Begins with Stable Diffusion 1.x.",
+        "Tune-A-Video: Wu and others, ICCV 2023. Begins with an image model.",
     ),
     (
         Method::ControlVideo,
-        "ControlVideo: Zhao and others, arXiv 2305.17098. Begins with Stable Diffusion 1.x and a ControlNet.",
+        "ControlVideo: Zhao and others, arXiv 2305.17098. Begins with an image model and a ControlNet.",
     ),
 ];
 
@@ -122,48 +125,22 @@ fn choice_ui<T: Copy + PartialEq>(
     ui.end_row();
 }
 
-/// What only the methods for image models have.
+/// What only Tune-A-Video has.
 pub(super) fn inflated_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
-    if !settings.method.is_controlled() {
-        choice_ui(
-            ui,
-            "Temporal bias",
-            &mut settings.temporal_bias,
-            &[
-                (TemporalBias::Zero, "zero"),
-                (TemporalBias::Random, "random"),
-            ],
-            &about(
-                "What the bias behind the attention over frames starts at.",
-                "Random is the authors' code; with zero the network begins as the image model.",
-                "",
-            ),
-        );
-        return;
-    }
-    number_ui(
+    choice_ui(
         ui,
-        "Control strength",
-        egui::DragValue::new(&mut settings.control_scale)
-            .range(0.01..=2.0)
-            .speed(0.01),
-        "How strongly the clip's edges lead training and samples.",
+        "Temporal bias",
+        &mut settings.temporal_bias,
+        &[
+            (TemporalBias::Zero, "zero"),
+            (TemporalBias::Random, "random"),
+        ],
+        &about(
+            "What the bias behind the attention over frames starts at.",
+            "Random is the authors' code; with zero the network begins as the image model.",
+            "",
+        ),
     );
-    let (mut low, mut high) = settings.canny;
-    let threshold = |value| egui::DragValue::new(value).range(1.0..=2040.0).speed(1.0);
-    number_ui(
-        ui,
-        "Edges go on above",
-        threshold(&mut low),
-        "The gradient at which an edge may go on.",
-    );
-    number_ui(
-        ui,
-        "Edges begin above",
-        threshold(&mut high),
-        "The gradient at which an edge begins.",
-    );
-    settings.canny = (low, high.max(low));
 }
 
 /// What only MotionDirector has.

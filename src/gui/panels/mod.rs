@@ -3,6 +3,7 @@
 mod advanced;
 pub mod bar;
 mod clips;
+mod control;
 pub mod drop;
 mod icon;
 mod method;

@@ -75,7 +75,7 @@ fn grant(app: &mut App, wish: Wish) {
             }
         }
         Wish::Check(name) => app.check_model(&name),
-        Wish::Use(folder) => app.document.model = Some(folder),
+        Wish::Use(folder) => app.choose_model(Some(folder)),
         Wish::Forget(name) => app.forget_model(&name),
     }
 }

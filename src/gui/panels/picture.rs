@@ -34,6 +34,7 @@ enum Source {
     Clip(u64),
     Cut(usize),
     Audible(usize),
+    Leading(usize),
 }
 
 impl Default for PictureView {
@@ -84,8 +85,48 @@ impl PictureView {
     }
 }
 
-/// The reference.
+/// The reference, and beside it what leads ControlVideo.
 pub fn reference_ui(app: &mut App, ui: &mut egui::Ui) {
+    let leading = app.leading.frames().filter(|frames| !frames.is_empty());
+    let Some(frames) = leading.cloned() else {
+        clip_ui(app, ui);
+        return;
+    };
+    let area = ui.available_rect_before_wrap();
+    let (clip, beside) = if area.width() > area.height() {
+        area.split_left_right_at_fraction(0.5)
+    } else {
+        area.split_top_bottom_at_fraction(0.5)
+    };
+    let room = |area: Rect| egui::UiBuilder::new().max_rect(area);
+    ui.scope_builder(room(clip.shrink(1.0)), |ui| clip_ui(app, ui));
+    ui.scope_builder(room(beside.shrink(1.0)), |ui| leading_ui(app, ui, &frames));
+}
+
+/// What the ControlNet sees at the playhead.
+fn leading_ui(app: &mut App, ui: &mut egui::Ui, frames: &Arc<[Frame]>) {
+    let at = app.cut_frame().min(frames.len() - 1);
+    let what = Source::Leading(frames.as_ptr() as usize);
+    let view = &mut app.leading_view;
+    if view.shown != Some((what, at)) {
+        show_frame(ui.ctx(), &mut view.texture, "leading", &frames[at]);
+        view.shown = Some((what, at));
+    }
+    let aspect = frames[at].width as f32 / frames[at].height.max(1) as f32;
+    let text = match &app.document.control.clip {
+        None => "What leads: the clip's edges".to_owned(),
+        Some(path) => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            format!("What leads: {}", name.to_string_lossy())
+        }
+    };
+    let (rect, response) = view.place(ui, aspect, &text);
+    paint(ui, response.rect, rect, view.texture.as_ref());
+    caption_ui(ui, response.rect, Align2::LEFT_BOTTOM, &text);
+}
+
+/// The clip.
+fn clip_ui(app: &mut App, ui: &mut egui::Ui) {
     let Some(source) = &app.source else {
         empty_ui(
             ui,

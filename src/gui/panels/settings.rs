@@ -10,7 +10,7 @@ use crate::gui::app::App;
 use crate::gui::instruments::scale_name;
 use crate::job::{GUIDANCE, SAMPLING_STEPS};
 use crate::methods::Method;
-use crate::models::{ClipLimits, ModelKind};
+use crate::models::ClipLimits;
 use crate::spectral::plain::Residual;
 use crate::train::{
     FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, default_levels,
@@ -271,7 +271,7 @@ pub(super) fn training_ui(app: &mut App, ui: &mut egui::Ui) {
             if settings.method == Method::MotionDirector {
                 adapters_ui(ui, settings);
             }
-            if settings.method.model_kind() == ModelKind::Image {
+            if settings.method == Method::TuneAVideo {
                 inflated_ui(ui, settings);
             }
             memory_ui(ui, settings);

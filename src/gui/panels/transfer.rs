@@ -7,6 +7,7 @@ use eframe::egui;
 
 use super::advanced::advanced_ui;
 use super::clips::{add_clip_ui, more_clips_ui};
+use super::control::control_ui;
 use super::method;
 use super::settings::{about, clip_ui, spectral_ui, training_ui};
 use crate::gui::app::App;
@@ -30,6 +31,7 @@ pub fn transfer_ui(app: &mut App, ui: &mut egui::Ui) {
             words_ui(app, ui);
             ui.separator();
             method::method_ui(app, ui);
+            control_ui(app, ui);
             ui.separator();
             spectral_ui(app, ui);
             ui.separator();
@@ -107,13 +109,21 @@ pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
         .width(ui.available_width())
         .truncate()
         .show_ui(ui, |ui| {
-            ui.selectable_value(&mut app.document.model, None, "built-in model")
-                .on_hover_text("The small model inside this program: plain shapes, within seconds.");
+            let builtin = ui.selectable_label(app.document.model.is_none(), "built-in model");
+            let tip = "The small models inside this program, one for clips and one for pictures: plain shapes, within seconds.";
+            if builtin.on_hover_text(tip).clicked() {
+                app.choose_model(None);
+            }
+            let mut chosen = None;
             for (title, folder) in app.shelf.usable() {
-                let folder = folder.to_owned();
-                let text = folder.display().to_string();
-                ui.selectable_value(&mut app.document.model, Some(folder), title)
-                    .on_hover_text(text);
+                let is_it = app.document.model.as_deref() == Some(folder);
+                let label = ui.selectable_label(is_it, title);
+                if label.on_hover_text(folder.display().to_string()).clicked() {
+                    chosen = Some(folder.to_owned());
+                }
+            }
+            if chosen.is_some() {
+                app.choose_model(chosen);
             }
             let other = app.document.model.clone();
             let is_listed = |path: &Path| app.shelf.usable().any(|(_, folder)| folder == path);
@@ -180,12 +190,28 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
             "ControlVideo",
             "thu-ml/controlvideo on edges: 80 steps, guidance 12. For Stable Diffusion 1.x with a ControlNet.",
         ),
+        (
+            Preset::TuneAVideoBuiltin,
+            "Tune-A-Video, built-in model",
+            "What suits the built-in image model.",
+        ),
+        (
+            Preset::ControlVideoBuiltin,
+            "ControlVideo, built-in model",
+            "What suits the built-in image model and its ControlNet for edges.",
+        ),
     ];
+    let builtin = app.document.model.is_none();
     let model = app.model.clone();
     let allowed = |preset: Preset| {
-        let method = preset_config(preset).map(|config| config.method);
-        let known = model.as_ref().zip(method);
-        known.is_none_or(|(model, method)| model.allows(method))
+        let Some(method) = preset_config(preset).map(|config| config.method) else {
+            return false;
+        };
+        // Of a method for image models only the numbers that suit the chosen one.
+        match Preset::of(method, builtin) {
+            Some(fitting) if fitting != preset => false,
+            _ => builtin || model.as_ref().is_none_or(|model| model.allows(method)),
+        }
     };
     let current = presets
         .iter()
@@ -212,10 +238,11 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
     ui.end_row();
 }
 
-/// The settings with another method. One that begins with an image model brings its authors' numbers, and going back from it
+/// The settings with another method. One that begins with an image model brings numbers of its own, and going back from it
 /// brings those of this program: neither would train the other's networks.
-pub fn with_method(now: &TransferConfig, method: Method) -> TransferConfig {
-    let preset = match (Preset::of(method), Preset::of(now.method)) {
+pub fn with_method(now: &TransferConfig, method: Method, builtin: bool) -> TransferConfig {
+    let of = |method| Preset::of(method, builtin);
+    let preset = match (of(method), of(now.method)) {
         _ if method == now.method => None,
         (Some(preset), _) => Some(preset),
         (None, Some(_)) => Some(Preset::Default),
@@ -226,6 +253,15 @@ pub fn with_method(now: &TransferConfig, method: Method) -> TransferConfig {
         None => now.clone(),
     };
     TransferConfig { method, ..base }
+}
+
+/// The settings with the built-in model in place of another one, or the other way round: a method for image models brings the
+/// numbers that suit it.
+pub fn with_model(now: &TransferConfig, builtin: bool) -> TransferConfig {
+    match Preset::of(now.method, builtin).and_then(preset_config) {
+        Some(config) => with_clip_of(config.clone(), now),
+        None => now.clone(),
+    }
 }
 
 /// A preset says nothing about the clip, the seed and how often to look.
