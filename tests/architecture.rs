@@ -10,6 +10,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("motion", &["video"]),
     ("project", &[]),
     ("report", &[]),
+    // The allocator, which the program's own file takes.
+    ("heap", &[]),
     ("spectral/plain", &[]),
     ("nn", &[]),
     ("evaluate", &["video", "motion", "spectral/plain"]),

@@ -274,10 +274,7 @@ impl App {
         if let Some(found) = self.shelf.looking.as_ref().and_then(Task::take) {
             self.shelf.looking = None;
             match found {
-                Ok(entries) => {
-                    self.shelf.entries = entries;
-                    self.lead_model();
-                }
+                Ok(entries) => self.shelf.entries = entries,
                 Err(report) => self.notices.problem(report, None),
             }
         }

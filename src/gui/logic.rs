@@ -36,6 +36,7 @@ impl App {
         self.tick_runs(ctx, now);
         self.tick_export();
         self.tick_library();
+        self.lead_model();
         self.tick_naming();
         self.tick_latents();
         self.tick_score();

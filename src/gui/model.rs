@@ -71,7 +71,6 @@ impl App {
                     self.notices.say(text, None);
                 }
                 self.model = Some(info);
-                self.lead_model();
                 self.model_generation += 1;
             }
             Err(report) => {

@@ -187,21 +187,7 @@ fn a_controlnet_of_the_list_leads_an_image_model() {
     studio.step_until("the image model's method", |app| {
         app.document().settings.method == Method::TuneAVideo && app.is_ready()
     });
-    let offers_control = |studio: &mut Studio| {
-        studio
-            .harness
-            .get_by_role_and_label(Role::ComboBox, "Method")
-            .click();
-        studio.harness.run_steps(3);
-        let offered = studio
-            .harness
-            .query_all_by_label("ControlVideo")
-            .next()
-            .is_some();
-        studio.press(Modifiers::NONE, Key::Escape);
-        offered
-    };
-    assert!(!offers_control(&mut studio), "there is no ControlNet yet");
+    assert_eq!(studio.app().document().control.controlnet, None);
     // The command line puts one on the list of the same data folder.
     let cache = Cache::new(studio.path("hub"));
     let library = Library::new(&studio.path("data"), cache);
@@ -213,8 +199,6 @@ fn a_controlnet_of_the_list_leads_an_image_model() {
         state(app, "controlnet-canny") == Some("present")
     });
     studio.press(Modifiers::NONE, Key::Escape);
-    assert!(offers_control(&mut studio));
-
     studio
         .harness
         .get_by_role_and_label(Role::ComboBox, "Method")
@@ -222,7 +206,10 @@ fn a_controlnet_of_the_list_leads_an_image_model() {
     studio.harness.run_steps(3);
     let option = studio.harness.get_all_by_label("ControlVideo").next_back();
     option.expect("an option").click();
-    studio.harness.run_steps(3);
+    let wanted = edges.folder.clone();
+    studio.step_until("the ControlNet of the list", move |app| {
+        app.is_ready() && app.document().control.controlnet.as_ref() == Some(&wanted)
+    });
     studio.train();
     let folder = studio.run().folder.clone().expect("a run folder");
     studio.click("Stop");

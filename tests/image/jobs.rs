@@ -393,7 +393,8 @@ fn the_command_line_says_what_a_method_needs() {
     for method in ["tune-a-video", "control-video"] {
         let says = [
             "begins with a model for still pictures",
-            "Stable Diffusion 1.x model in diffusers layout with --model, leave --model out",
+            "Leave --model out for the built-in one",
+            "models get sd15",
         ];
         fails(transfer(method, Some(&micro_model())), 2, &says);
         let mut command = transfer(method, Some(&image_model()));

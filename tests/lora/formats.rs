@@ -605,6 +605,10 @@ fn lists_that_fit_nothing_and_lists_of_something_else_are_refused() {
         assert!(text.contains(says), "{text}");
     }
     // A model's weights have names.
-    let weights = spectral_motion::models::Weights::open(&[path.clone()], DType::F32, &Device::Cpu);
+    let weights = spectral_motion::models::Weights::open(
+        std::slice::from_ref(&path),
+        DType::F32,
+        &Device::Cpu,
+    );
     assert!(weights.is_err());
 }

@@ -162,7 +162,7 @@ fn a_damaged_description_is_refused_in_words() {
     let tuples = with_value(|p| p.raw(")").raw(vec![0x85u8; deep]));
     let doubled = with_value(|p| p.raw(")").raw(b"q\x00h\x00\x86".repeat(60)));
     let cases = [
-        ("lists in lists", lists, "a is no tensor"),
+        ("lists in lists", lists, "makes more than 262144 values"),
         ("tuples in tuples", tuples, "a is no tensor"),
         ("a tuple of 2^60 parts", doubled, "a is no tensor"),
         (
