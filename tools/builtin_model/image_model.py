@@ -461,7 +461,7 @@ def main() -> None:
     p.add_argument("--out", default="../../assets/builtin/image")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--inflated", type=float, default=0.5, help="share of the steps in which frames see other frames of their clip")
+    p.add_argument("--inflated", type=float, default=0.0, help="share of the steps in which frames see other frames of their clip")
     p.add_argument("--resume", action="store_true")
     p.add_argument("--onward", action="store_true", help="start from the averaged weights of an earlier stretch")
     a = p.parse_args()
