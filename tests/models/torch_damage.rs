@@ -181,7 +181,7 @@ fn a_damaged_description_is_refused_in_words() {
                 .raw(b"]".repeat(2))
                 .raw(b"Na".repeat(1 << 19))
                 .end(),
-            "more than 1048576 instructions",
+            "makes more than 262144 values",
         ),
         // Values that take many times the room of their instructions.
         (
