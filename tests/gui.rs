@@ -153,7 +153,10 @@ fn what_leads_control_video_is_chosen_and_seen() {
     let clip = studio.drop_square(4);
     let own = moving_square(&studio.path("own"), 4);
     studio.drop_file(own.clone());
-    studio.see("Let it lead");
+    let opened = own.clone();
+    studio.step_until("a clip in place of the first", move |app| {
+        app.is_ready() && app.document().clip.as_deref() == Some(&opened)
+    });
     studio.click("Let it lead");
     let (wanted, first) = (own.clone(), clip.clone());
     studio.step_until("a clip of one's own", move |app| {
