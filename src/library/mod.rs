@@ -11,7 +11,7 @@
 //! models--OWNER--NAME/refs/main                  the commit that is in use; written last
 //! .locks/models--OWNER--NAME/HASH.lock           held while a file is fetched, by other programs too
 //! ```
-//! [`Library::state`] opens a folder with the readers of [`crate::models`] and compares names and shapes of its weights;
+//! [`Library::entries`] opens a folder with the readers of [`crate::models`] and compares names and shapes of its weights;
 //! [`Library::check`] also takes the checksums of files that are named by them. Nothing here uses the network but
 //! [`Hub::plan`] and [`Hub::fetch`], and those only where a person asked for a download.
 

@@ -266,9 +266,14 @@ fn a_damaged_description_is_refused_in_words() {
             "a name without a value",
         ),
         (
-            "no dict",
-            Pickle::start().raw("]").end(),
+            "no dict, no list",
+            Pickle::start().raw("N").end(),
             "no dict of tensors",
+        ),
+        (
+            "an empty list",
+            Pickle::start().raw("]").end(),
+            "it holds no tensors",
         ),
         (
             "nothing",
