@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Open;
 use super::app::App;
 use super::dialogs::Dialog;
-use super::media::{ModelInfo, report};
+use super::media::{ModelChoice, ModelInfo, report};
 use super::notices::Action;
 use super::queue::waker;
 use super::task::Task;
@@ -86,6 +86,8 @@ pub struct Shelf {
     /// The model whose files are checked.
     checking: Option<(String, Task<Result<usize, Report>>)>,
     changing: Option<Task<Result<Changed, Report>>>,
+    /// A model and a ControlNet that were last refused together.
+    pub(super) unfit: Option<ModelChoice>,
     /// A typed path of a folder to add.
     pub path: String,
 }
@@ -105,6 +107,7 @@ impl Shelf {
             download: None,
             checking: None,
             changing: None,
+            unfit: None,
             path: String::new(),
         }
     }
@@ -146,6 +149,14 @@ impl Shelf {
     }
 }
 
+/// Goes on until the work is told to stop.
+fn until_stopped(stop: &AtomicBool) -> impl FnMut(&Progress<'_>) -> ControlFlow<()> {
+    move |_| match stop.load(Ordering::Relaxed) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
 impl App {
     /// Looks which models are here. Nothing is asked of the network.
     pub(super) fn look_for_models(&mut self) {
@@ -155,16 +166,20 @@ impl App {
         });
     }
 
-    /// ControlVideo on an image model without a ControlNet is led by the one for edges of the list.
+    /// ControlVideo on an image model without a ControlNet is led by the one for edges of the list, unless they do not fit.
     pub(super) fn lead_model(&mut self) {
         let document = &mut self.document;
         let lacks = |model: &ModelInfo| model.kind == ModelKind::Image && !model.has_controlnet;
         if document.settings.method.is_controlled()
-            && document.model.is_some()
             && document.control.controlnet.is_none()
             && self.model.as_ref().is_some_and(lacks)
+            && let Some(folder) = &document.model
+            && let Some(edges) = self.shelf.edges()
         {
-            document.control.controlnet = self.shelf.edges();
+            let choice = ModelChoice::Folder(folder.clone(), Some(edges.clone()));
+            if self.shelf.unfit.as_ref() != Some(&choice) {
+                document.control.controlnet = Some(edges);
+            }
         }
     }
 
@@ -179,10 +194,7 @@ impl App {
     pub(super) fn plan_download(&mut self, known: &'static Known) {
         let (library, hub) = (self.shelf.library.clone(), self.shelf.hub.clone());
         let task = self.start("model size", move |stop| {
-            let mut go_on = |_: &Progress<'_>| match stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
+            let mut go_on = until_stopped(stop);
             let plan = hub.plan(known, &library.cache, &mut go_on);
             plan.map_err(|error| report(error.into()))
         });
@@ -218,10 +230,7 @@ impl App {
     pub(super) fn check_model(&mut self, name: &str) {
         let (library, checked) = (self.shelf.library.clone(), name.to_owned());
         let task = self.start("model check", move |stop| {
-            let mut go_on = |_: &Progress<'_>| match stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
+            let mut go_on = until_stopped(stop);
             let files = library.check(&checked, &mut go_on);
             files.map_err(|error| report(error.into()))
         });

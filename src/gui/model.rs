@@ -77,6 +77,7 @@ impl App {
                 self.notices.problem(report, None);
                 if let ModelChoice::Folder(_, Some(_)) = choice {
                     self.document.control.controlnet = None;
+                    self.shelf.unfit = Some(choice);
                 } else if self.model.is_some() && self.document.model.is_some() {
                     // The model that was there before still works.
                     self.choose_model(None);

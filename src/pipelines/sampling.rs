@@ -52,10 +52,7 @@ pub fn text_to_video(
         uncond,
         control,
     } = text;
-    let texts = match guidance > 1.0 {
-        true => Some([&uncond, &cond]),
-        false => None,
-    };
+    let texts = (guidance > 1.0).then_some([&uncond, &cond]);
     let predict = |x: &Tensor, t: u32| {
         let t = f64::from(t);
         match texts {

@@ -1,6 +1,8 @@
 //! The list of models, with the hub on this computer.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use eframe::egui::{Key, Modifiers, Role};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
@@ -168,45 +170,47 @@ fn a_folder_is_put_on_the_list_and_taken_off_again() {
     assert!(problem.headline.contains("HF_HUB_OFFLINE"), "{problem}");
 }
 
-/// A model without a ControlNet of its own is led by the one of the list.
-#[test]
-fn a_controlnet_of_the_list_leads_an_image_model() {
+/// An image model in use without a ControlNet, and this one on the list of the same data folder, put there by the command line.
+fn with_a_listed_controlnet(controlnet: &Path) -> Studio {
     let mut studio = Studio::new();
     studio.step_until("first clip", App::is_ready);
     let model = studio.path("image model");
     for part in ["", "unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
-        fs::create_dir_all(model.join(part)).unwrap();
-        for entry in fs::read_dir(image_model().join(part)).unwrap() {
-            let entry = entry.unwrap();
-            if entry.path().is_file() {
-                fs::copy(entry.path(), model.join(part).join(entry.file_name())).unwrap();
-            }
-        }
+        copy_files(&image_model().join(part), &model.join(part));
     }
-    studio.drop_file(model.clone());
+    studio.drop_file(model);
     studio.step_until("the image model's method", |app| {
         app.document().settings.method == Method::TuneAVideo && app.is_ready()
     });
     assert_eq!(studio.app().document().control.controlnet, None);
-    // The command line puts one on the list of the same data folder.
     let cache = Cache::new(studio.path("hub"));
     let library = Library::new(&studio.path("data"), cache);
-    let edges = library
-        .add(&image_model().join("controlnet"), Some("controlnet-canny"))
-        .unwrap();
+    library.add(controlnet, Some("controlnet-canny")).unwrap();
     studio.press(Modifiers::COMMAND, Key::L);
     studio.step_until("ControlNet", |app| {
         state(app, "controlnet-canny") == Some("present")
     });
     studio.press(Modifiers::NONE, Key::Escape);
     studio
-        .harness
-        .get_by_role_and_label(Role::ComboBox, "Method")
-        .click();
-    studio.harness.run_steps(3);
-    let option = studio.harness.get_all_by_label("ControlVideo").next_back();
-    option.expect("an option").click();
-    let wanted = edges.folder.clone();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// A model without a ControlNet of its own is led by the one of the list.
+#[test]
+fn a_controlnet_of_the_list_leads_an_image_model() {
+    let edges = image_model().join("controlnet");
+    let mut studio = with_a_listed_controlnet(&edges);
+    studio.choose("Method", "ControlVideo");
+    let wanted = edges.clone();
     studio.step_until("the ControlNet of the list", move |app| {
         app.is_ready() && app.document().control.controlnet.as_ref() == Some(&wanted)
     });
@@ -215,10 +219,27 @@ fn a_controlnet_of_the_list_leads_an_image_model() {
     studio.click("Stop");
     studio.wait_for_end();
     let record = RunFolder::look::<TransferConfig>(&folder).unwrap();
-    assert_eq!(
-        record.model.controlnet,
-        Some(edges.folder.display().to_string())
-    );
+    assert_eq!(record.model.controlnet, Some(edges.display().to_string()));
     let problems: Vec<_> = studio.app().problems().collect();
     assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// One that was damaged since the list was made is refused once, not again and again.
+#[test]
+fn a_controlnet_of_the_list_that_does_not_fit_is_refused_once() {
+    let place = tempfile::tempdir().unwrap();
+    let edges = place.path().join("edges");
+    copy_files(&image_model().join("controlnet"), &edges);
+    let mut studio = with_a_listed_controlnet(&edges);
+    fs::write(edges.join("config.json"), "{}").unwrap();
+    studio.choose("Method", "ControlVideo");
+    studio.step_until("problem", |app| app.problems().count() > 0);
+    // Long enough for a second reading, were there one.
+    for _ in 0..100 {
+        studio.harness.step();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let problems: Vec<_> = studio.app().problems().collect();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(studio.app().document().control.controlnet, None);
 }
