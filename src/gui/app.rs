@@ -482,8 +482,8 @@ impl eframe::App for App {
         self.tick(ctx);
     }
 
-    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
-        self.measure(ui.ctx(), frame);
+    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+        self.measure(ui.ctx());
         self.input_ui(ui.ctx());
         let room = Room::of(ui.ctx().content_rect().size());
         if room != self.room {

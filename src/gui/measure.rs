@@ -19,7 +19,11 @@ pub struct Stopwatch {
     begun: Instant,
     ready: Option<Duration>,
     training_since: Option<Instant>,
+    /// When the frame began whose end the next frame shows.
+    timed: Option<Instant>,
     frames_ms: Vec<f64>,
+    /// Steps done when the counting began, and lately.
+    steps: Option<(u32, u32)>,
 }
 
 impl Stopwatch {
@@ -30,7 +34,9 @@ impl Stopwatch {
             begun,
             ready: None,
             training_since: None,
+            timed: None,
             frames_ms: Vec::new(),
+            steps: None,
         }
     }
 
@@ -42,10 +48,11 @@ impl Stopwatch {
             let index = (share * last as f64).round().max(0.0) as usize;
             self.frames_ms.get(index).copied().unwrap_or(f64::NAN)
         };
+        let steps = self.steps.map_or(0, |(first, last)| last - first);
         serde_json::json!({
             "start_to_interactive_secs": self.ready.map(|ready| ready.as_secs_f64()),
             "frames": self.frames_ms.len(),
-            "frames_per_sec": self.frames_ms.len() as f64 / COUNTED.as_secs_f64(),
+            "steps_per_sec": f64::from(steps) / COUNTED.as_secs_f64(),
             "frame_ms": { "half": at(0.5), "p95": at(0.95), "p99": at(0.99), "most": at(1.0) },
         })
         .to_string()
@@ -53,8 +60,10 @@ impl Stopwatch {
 }
 
 impl App {
-    /// Called once a frame, with what the frame before cost: drawing and rendering, without waiting for the screen.
-    pub(super) fn measure(&mut self, ctx: &egui::Context, frame: &eframe::Frame) {
+    /// Called once a frame. Every other frame is asked for at once, so that it begins when the one before is drawn and shown:
+    /// the time between the two is what a frame keeps the window from answering, the driver's part included (where the
+    /// processor draws, that is most of it, and eframe's own figure leaves it out).
+    pub(super) fn measure(&mut self, ctx: &egui::Context) {
         let Some(mut watch) = self.stopwatch.take() else {
             return;
         };
@@ -63,23 +72,28 @@ impl App {
             self.document.settings.steps = 100_000;
             self.obey(Command::Train);
         }
-        if watch.training_since.is_none() && self.queue.current().is_some_and(|run| run.step() > 0)
-        {
+        let step = self.queue.current().map_or(0, super::run::Run::step);
+        if watch.training_since.is_none() && step > 0 {
             watch.training_since = Some(Instant::now());
         }
-        if let Some(since) = watch.training_since {
-            let training = since.elapsed();
-            if training > WARM_UP
-                && let Some(secs) = frame.info().cpu_usage
-            {
-                watch.frames_ms.push(f64::from(secs) * 1000.0);
+        let training = watch.training_since.map(|since| since.elapsed());
+        let counts = training.is_some_and(|training| training > WARM_UP);
+        if counts {
+            watch.steps.get_or_insert((step, step)).1 = step;
+        }
+        match watch.timed.take() {
+            Some(begun) if counts => watch.frames_ms.push(begun.elapsed().as_secs_f64() * 1000.0),
+            Some(_) => {}
+            None => {
+                watch.timed = Some(Instant::now());
+                ctx.request_repaint();
             }
-            if training > WARM_UP + COUNTED {
-                println!("{}", watch.figures());
-                self.closing = true;
-                self.queue.send(crate::job::Command::Stop);
-                return;
-            }
+        }
+        if training.is_some_and(|training| training > WARM_UP + COUNTED) {
+            println!("{}", watch.figures());
+            self.closing = true;
+            self.queue.send(crate::job::Command::Stop);
+            return;
         }
         ctx.request_repaint_after_secs(0.1);
         self.stopwatch = Some(watch);

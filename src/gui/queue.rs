@@ -20,7 +20,7 @@ use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
 
 /// Seconds an event may wait to be drawn.
-const WAKE_SECS: f32 = 0.05;
+const WAKE_SECS: f32 = 0.1;
 /// The film a run ends with, in its folder of samples.
 pub(super) const RESULT: &str = if cfg!(feature = "video") {
     "result.mp4"

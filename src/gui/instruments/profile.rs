@@ -247,20 +247,28 @@ fn weight_curve(ui: &Ui, axes: &Axes, curves: &Curves<'_>) {
     }
 }
 
-/// Names of the lines, above the plot.
+/// Names of the lines, above the plot; shorter ones where those do not fit beside each other.
 fn legend(ui: &Ui, rect: Rect, curves: &Curves<'_>) {
+    const GAP: f32 = 10.0;
     let inks = series(ui);
+    let names = [("reference", "ref"), ("sample", "sample")];
     let mut entries = Vec::new();
-    for ((motion, name), ink) in curves.sides.iter().zip(["reference", "sample"]).zip(inks) {
+    for ((motion, name), ink) in curves.sides.iter().zip(names).zip(inks) {
         if motion.is_some() {
             entries.push((name, ink));
         }
     }
-    entries.push(("weight w(r)", quiet(ui)));
+    entries.push((("weight w(r)", "w(r)"), quiet(ui)));
+    let width = |name: &str, ink| {
+        let galley = ui.painter().layout_no_wrap(name.into(), small(ui), ink);
+        galley.size().x + GAP
+    };
+    let full: f32 = entries.iter().map(|(name, ink)| width(name.0, *ink)).sum();
+    let short = LEFT + full - GAP > rect.width();
     let mut x = rect.left() + LEFT;
-    for (name, ink) in entries {
+    for ((long, brief), ink) in entries {
         let at = pos2(x, rect.top() + 2.0);
-        let drawn = text_inside(ui, rect, at, Align2::LEFT_TOP, name, ink);
-        x = drawn.right() + 10.0;
+        let name = if short { brief } else { long };
+        x = text_inside(ui, rect, at, Align2::LEFT_TOP, name, ink).right() + GAP;
     }
 }
