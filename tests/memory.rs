@@ -20,9 +20,9 @@ struct Case {
     clip: [usize; 3],
 }
 
-const CASES: [Case; 10] = {
+const CASES: [Case; 18] = {
     use Checkpointing::{Block, Level, Off};
-    use Method::{MotionDirector, Vmc};
+    use Method::{ControlVideo, MotionDirector, TuneAVideo, Vmc};
     const fn case(
         method: Method,
         checkpointing: Checkpointing,
@@ -47,6 +47,14 @@ const CASES: [Case; 10] = {
         case(MotionDirector, Off, 32, [12, 24, 24]),
         case(MotionDirector, Level, 32, [8, 24, 24]),
         case(MotionDirector, Block, 32, [8, 24, 24]),
+        case(TuneAVideo, Off, 0, [8, 16, 16]),
+        case(TuneAVideo, Off, 0, [12, 24, 24]),
+        case(TuneAVideo, Level, 0, [8, 24, 24]),
+        case(TuneAVideo, Block, 0, [8, 24, 24]),
+        case(ControlVideo, Off, 0, [8, 16, 16]),
+        case(ControlVideo, Off, 0, [12, 24, 24]),
+        case(ControlVideo, Level, 0, [8, 24, 24]),
+        case(ControlVideo, Block, 0, [8, 24, 24]),
     ]
 };
 
@@ -58,7 +66,7 @@ fn taken(case: &Case) -> (u64, u64) {
         rank: case.rank.max(1),
         ..TransferConfig::default()
     };
-    let folder = models::builtin().unwrap();
+    let folder = models::builtin_of(case.method.model_kind()).unwrap();
     let device = Device::Cpu;
     let tuned = case
         .method
@@ -71,15 +79,23 @@ fn taken(case: &Case) -> (u64, u64) {
             .unwrap()
     };
     let v0 = draw(Purpose::Posterior, &[1, 4, f, h, w]);
-    let text = draw(
-        Purpose::Init,
-        &[1, 77, folder.unet_config().unwrap().text_width],
-    );
+    let width = match folder.image_config() {
+        Some(image) => image.text_width,
+        None => folder.unet_config().unwrap().text_width,
+    };
+    let text = draw(Purpose::Init, &[1, 77, width]);
+    let control = case.method.is_controlled().then(|| {
+        let factor = folder.controlnet_config().unwrap().factor();
+        draw(Purpose::Init, &[1, 3, f, factor * h, factor * w])
+    });
     let schedule = NoiseSchedule::new(folder.scheduler());
-    let network = Network::new(folder.unet_config().unwrap()).unwrap();
+    let network = Network::of(&folder).unwrap();
     let foretold = network.need(&config, case.clip);
     let (_, asked) = measured(|| {
-        let item = Item::new(&v0, &text);
+        let item = match &control {
+            Some(control) => Item::new(&v0, &text).with_control(control),
+            None => Item::new(&v0, &text),
+        };
         let mut trainer = Trainer::new(&config, tuned, schedule, vec![item]).unwrap();
         for _ in 0..3 {
             trainer.step().unwrap();

@@ -65,14 +65,12 @@ pub struct ModelInfo {
     pub limits: ClipLimits,
     /// What it recommends.
     pub card: ModelCard,
-    /// Size of its weight files in MiB, 0 for a built-in model.
-    pub weights_mib: f64,
     /// What it makes of words.
     pub kind: ModelKind,
     /// Whether it has a ControlNet, in its folder or beside it.
     pub has_controlnet: bool,
-    /// What decides how much memory a training takes; none for an image model, whose need is not foretold.
-    pub network: Option<Arc<Network>>,
+    /// What decides how much memory a training takes.
+    pub network: Arc<Network>,
 }
 
 impl ModelInfo {
@@ -208,50 +206,25 @@ pub fn bundled_clip(data: &Path) -> Result<PathBuf, Report> {
 /// A report in the user's words.
 pub fn model(choice: &ModelChoice) -> Result<ModelInfo, Report> {
     let told = |error: ModelError| report(error.into());
-    let (folder, weights_mib) = match choice {
-        ModelChoice::Builtin(kind) => (models::builtin_of(*kind).map_err(told)?, 0.0),
+    let folder = match choice {
+        ModelChoice::Builtin(kind) => models::builtin_of(*kind).map_err(told)?,
         ModelChoice::Folder(path, controlnet) => {
             let mut folder = ModelFolder::open(path).map_err(told)?;
             if let Some(controlnet) = controlnet {
                 folder = folder.with_controlnet(controlnet).map_err(told)?;
             }
             folder.check_weights().map_err(told)?;
-            (folder, weights_mib(path))
+            folder
         }
     };
     Ok(ModelInfo {
         name: folder.name(),
         limits: folder.clip_limits(),
         card: folder.card().clone(),
-        weights_mib,
         kind: folder.kind(),
         has_controlnet: folder.controlnet_config().is_some(),
-        network: match folder.unet_config() {
-            Some(config) => Some(Arc::new(Network::new(config).map_err(told)?)),
-            None => None,
-        },
+        network: Arc::new(Network::of(&folder).map_err(told)?),
     })
-}
-
-/// Size of a model's weights. A part may lie there twice, in both kinds of file: one of them is read.
-fn weights_mib(folder: &Path) -> f64 {
-    let part = |name: &str| {
-        let size_of = |ending: &str| {
-            let entries = fs::read_dir(folder.join(name)).into_iter().flatten();
-            entries
-                .filter_map(Result::ok)
-                .filter(|entry| entry.path().extension().is_some_and(|e| e == ending))
-                .filter_map(|entry| Some(fs::metadata(entry.path()).ok()?.len()))
-                .sum::<u64>()
-        };
-        let (new, old) = (size_of("safetensors"), size_of("bin"));
-        if new > 0 { new } else { old }
-    };
-    let bytes: u64 = ["unet", "vae", "text_encoder", "controlnet"]
-        .into_iter()
-        .map(part)
-        .sum();
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Cuts a clip as a job would.

@@ -9,22 +9,14 @@ use crate::train::{Checkpointing, StepStats, TrainError, TransferConfig};
 
 /// How much memory a training on the processor takes at most, in words. One that needs more than there is, is refused, with
 /// the setting that would fit: the system ends a program that asks for too much, without a word and without a checkpoint.
-///
-/// Nothing for an image model: the sizes of its inflated network are not walked yet.
-pub(super) fn foretold(
-    config: &TransferConfig,
-    folder: &ModelFolder,
-) -> Result<Option<String>, Halt> {
-    let Some(unet) = folder.unet_config() else {
-        return Ok(None);
-    };
-    let network = Network::new(unet)?;
+pub(super) fn foretold(config: &TransferConfig, folder: &ModelFolder) -> Result<String, Halt> {
+    let network = Network::of(folder)?;
     let room = available_bytes().unwrap_or(u64::MAX);
     let bytes = within(room, config, (folder, &network))?;
-    Ok(Some(format!(
+    Ok(format!(
         "The training takes about {} of memory at most.",
         gigabytes(bytes)
-    )))
+    ))
 }
 
 fn within(

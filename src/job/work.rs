@@ -66,10 +66,8 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     check_method(request.config.method, &folder)?;
     recommended(&mut request.config, &folder)?;
     check_training(&request.config, &folder)?;
-    if device.is_cpu()
-        && request.config.steps > 0
-        && let Some(text) = foretold(&request.config, &folder)?
-    {
+    if device.is_cpu() && request.config.steps > 0 {
+        let text = foretold(&request.config, &folder)?;
         job.emit(Event::Note { text });
     }
     let (mut first, mut more) = read_clips(job, &request, &folder)?;

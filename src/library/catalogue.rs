@@ -144,10 +144,10 @@ const TOKENIZER_CONFIG: Wanted = optional(&["tokenizer/tokenizer_config.json"], 
 const HALF: u64 = 2;
 const VIDEO_UNET: u64 = 1_411_233_860;
 const VIDEO_TEXT: u64 = 340_387_840;
-pub(super) const IMAGE_UNET: u64 = 859_520_964;
-pub(super) const IMAGE_TEXT: u64 = 123_060_480;
-pub(super) const VAE: u64 = 83_653_863;
-pub(super) const CONTROLNET: u64 = 361_279_120;
+const IMAGE_UNET: u64 = 859_520_964;
+const IMAGE_TEXT: u64 = 123_060_480;
+const VAE: u64 = 83_653_863;
+const CONTROLNET: u64 = 361_279_120;
 
 /// ZeroScope is published in PyTorch's own format alone, in half precision.
 const ZEROSCOPE: &[Wanted] = &[

@@ -21,6 +21,7 @@ mod clip;
 mod denoiser;
 mod error;
 mod folder;
+mod footprint;
 mod image;
 mod layout;
 mod lora;
@@ -44,6 +45,7 @@ pub use denoiser::{Conditioning, Denoiser, Network};
 pub(crate) use error::shown;
 pub use error::{KeyReport, ModelError, WeightFormat, WrongShape};
 pub use folder::{CONTROLNET_PREFIX, ClipLimits, Inflating, ModelFolder};
+pub(crate) use footprint::{ImageLayers, Layers, VideoLayers, Walk, activations};
 pub use image::{
     ControlNetConfig, ControlNetModel, ImageNetwork, ImageUNetConfig, InflatedUNet, Inflation,
     Residuals, TemporalBias, inflate,
@@ -53,6 +55,6 @@ pub use lora::{FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPa
 pub use mistake::Mistake;
 pub use source::{Embedded, EmbeddedFiles, FileSource};
 pub use tokenizer::ClipTokenizer;
-pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig, Walk, activations};
+pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
 pub use weights::Weights;

@@ -6,7 +6,11 @@ use candle_core::{DType, Device};
 
 use super::config::TransferConfig;
 use crate::methods::{Method, motion_director};
-use crate::models::{ModelError, UNet3DConditionModel, UNet3DConfig, Walk, Weights, activations};
+use crate::models::{
+    ControlNetConfig, ControlNetModel, ImageLayers, ImageUNetConfig, InflatedUNet, Inflation,
+    Layers, ModelError, ModelFolder, UNet3DConditionModel, UNet3DConfig, VideoLayers, Walk,
+    Weights, activations,
+};
 use crate::nn::Checkpointing;
 
 /// Bytes of the program itself: its code, the libraries it loads and what they hold.
@@ -35,15 +39,43 @@ impl Need {
     }
 }
 
-/// Names and shapes of a network's weights, from its configuration alone.
+/// Names and shapes of weights.
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Names and shapes of a model's weights, from its configuration alone.
 #[derive(Clone, Debug)]
 pub struct Network {
-    config: UNet3DConfig,
-    weights: BTreeMap<String, Vec<usize>>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Video {
+        config: UNet3DConfig,
+        weights: Shapes,
+    },
+    /// Inflated as each method does it.
+    Image {
+        config: ImageUNetConfig,
+        sparse_causal: Shapes,
+        key_frame: Shapes,
+        controlnet: Shapes,
+    },
 }
 
 impl Network {
-    /// Of a network with this configuration.
+    /// Of a model's folder, the ControlNet it was given included.
+    ///
+    /// # Errors
+    /// When its configuration describes no network.
+    pub fn of(folder: &ModelFolder) -> Result<Self, ModelError> {
+        match folder.image_config() {
+            Some(config) => Self::image(config, folder.controlnet_config()),
+            None => Self::new(folder.video_config()?),
+        }
+    }
+
+    /// Of a text-to-video network with this configuration.
     ///
     /// # Errors
     /// When it describes no network.
@@ -51,51 +83,148 @@ impl Network {
         let recorder = Weights::recorder();
         UNet3DConditionModel::new(&recorder, config)?;
         Ok(Self {
-            config: config.clone(),
-            weights: recorder.asked(),
+            kind: Kind::Video {
+                config: config.clone(),
+                weights: recorder.asked(),
+            },
+        })
+    }
+
+    /// Of an image model's network and the ControlNet beside it.
+    ///
+    /// # Errors
+    /// When a configuration describes no network.
+    pub fn image(
+        config: &ImageUNetConfig,
+        controlnet: Option<&ControlNetConfig>,
+    ) -> Result<Self, ModelError> {
+        let inflated = |inflation| {
+            let recorder = Weights::recorder();
+            InflatedUNet::new(&recorder, config, inflation)?;
+            Ok::<_, ModelError>(recorder.asked())
+        };
+        let steering = match controlnet {
+            Some(config) => {
+                let recorder = Weights::recorder();
+                ControlNetModel::new(&recorder, config, Inflation::KeyFrame)?;
+                recorder.asked()
+            }
+            None => Shapes::new(),
+        };
+        Ok(Self {
+            kind: Kind::Image {
+                config: config.clone(),
+                sparse_causal: inflated(Inflation::SparseCausal)?,
+                key_frame: inflated(Inflation::KeyFrame)?,
+                controlnet: steering,
+            },
         })
     }
 
     /// What training it needs on latents of `clip = [f, h, w]`.
     #[must_use]
     pub fn need(&self, settings: &TransferConfig, clip: [usize; 3]) -> Need {
-        let dtype = settings.precision.dtype(&Device::Cpu);
-        let adapters = settings.method == Method::MotionDirector;
-        let (mut frozen, mut variables, mut packed) = (0, 0, 0);
-        for (name, shape) in &self.weights {
-            let count: usize = shape.iter().product();
-            let &[o, i, ..] = shape.as_slice() else {
-                frozen += count;
-                continue;
-            };
-            if !adapters && settings.method.trains(name) {
-                variables += count;
-                continue;
+        let method = settings.method;
+        let rank = (method == Method::MotionDirector).then_some(settings.rank);
+        let none = Shapes::new();
+        let (layers, weights, beside): (Box<dyn Layers + '_>, _, _) = match &self.kind {
+            Kind::Video { config, weights } => {
+                let temporal_rank = rank;
+                let layers = VideoLayers {
+                    config,
+                    temporal_rank,
+                };
+                (Box::new(layers), weights, &none)
             }
-            frozen += count;
-            if count <= KEEP_PACKED {
-                // Forward a panel holds outputs, backward inputs.
-                let padded = |columns: usize| count / columns * columns.next_multiple_of(PANEL);
-                packed += padded(o) + padded(i);
+            Kind::Image {
+                config,
+                sparse_causal,
+                key_frame,
+                controlnet,
+            } => {
+                let (inflation, weights, beside) = match method.is_controlled() {
+                    true => (Inflation::KeyFrame, key_frame, controlnet),
+                    false => (Inflation::SparseCausal, sparse_causal, &none),
+                };
+                (Box::new(ImageLayers { config, inflation }), weights, beside)
             }
-            let layer = name.strip_suffix(".weight").unwrap_or(name);
-            if adapters && motion_director::part_of(layer).is_some() {
-                variables += settings.rank.min(o).min(i) * (o + i);
-            }
-        }
+        };
+        let counts = Counts::of(weights, method, rank).and(Counts::of_passed(beside));
         let walk = Walk {
             clip,
             checkpointing: settings.checkpointing,
-            temporal_rank: adapters.then_some(settings.rank),
         };
-        let numbers = activations(&self.config, &walk);
+        let numbers = activations(layers.as_ref(), &walk);
+        let dtype = settings.precision.dtype(&Device::Cpu);
         let bytes = |count: usize, size: usize| (count * size) as u64;
         Need {
-            loaded: PROGRAM_BYTES + bytes(frozen, dtype.size_in_bytes()) + bytes(variables, 4),
-            working: bytes(packed, 4)
-                + bytes(variables, 4 * (COPIES_OF_A_VARIABLE - 1))
+            loaded: PROGRAM_BYTES
+                + bytes(counts.frozen, dtype.size_in_bytes())
+                + bytes(counts.variables, 4),
+            working: bytes(counts.packed, 4)
+                + bytes(counts.variables, 4 * (COPIES_OF_A_VARIABLE - 1))
                 // Half precision is kept in 16 bits and computed in 32.
                 + bytes(numbers, if dtype == DType::F32 { 4 } else { 3 }),
+        }
+    }
+}
+
+/// How many numbers there are of each kind of weight.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    frozen: usize,
+    variables: usize,
+    /// Frozen ones that are kept packed as well.
+    packed: usize,
+}
+
+impl Counts {
+    /// Of a network that is trained by a method, or beside whose layers adapters of this rank are.
+    fn of(weights: &Shapes, method: Method, rank: Option<usize>) -> Self {
+        let mut counts = Self::default();
+        for (name, shape) in weights {
+            if rank.is_none() && method.trains(name) {
+                counts.variables += shape.iter().product::<usize>();
+                continue;
+            }
+            // Forward a panel holds outputs, backward inputs.
+            counts.add_frozen(shape, true);
+            let layer = name.strip_suffix(".weight").unwrap_or(name);
+            if let (Some(rank), &[o, i, ..]) = (rank, shape.as_slice())
+                && motion_director::part_of(layer).is_some()
+            {
+                counts.variables += rank.min(o).min(i) * (o + i);
+            }
+        }
+        counts
+    }
+
+    /// Of a network that no gradient goes through.
+    fn of_passed(weights: &Shapes) -> Self {
+        let mut counts = Self::default();
+        for shape in weights.values() {
+            counts.add_frozen(shape, false);
+        }
+        counts
+    }
+
+    fn add_frozen(&mut self, shape: &[usize], backward: bool) {
+        let count: usize = shape.iter().product();
+        self.frozen += count;
+        let &[o, i, ..] = shape else {
+            return;
+        };
+        if count <= KEEP_PACKED {
+            let padded = |columns: usize| count / columns * columns.next_multiple_of(PANEL);
+            self.packed += padded(o) + if backward { padded(i) } else { 0 };
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            frozen: self.frozen + other.frozen,
+            variables: self.variables + other.variables,
+            packed: self.packed + other.packed,
         }
     }
 }

@@ -8,7 +8,7 @@ const MAX_SIDE: usize = 1024;
 
 /// Whether a block has transformers beside its residual layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BlockKind {
+pub(in crate::models) enum BlockKind {
     /// `CrossAttnDownBlock3D`, `CrossAttnUpBlock3D`.
     CrossAttention,
     /// `DownBlock3D`, `UpBlock3D`.
@@ -25,9 +25,9 @@ pub struct UNet3DConfig {
     /// Channels of each level, finest first.
     pub block_out_channels: Vec<usize>,
     /// Kind of each level on the way down, finest first.
-    pub(super) down_blocks: Vec<BlockKind>,
+    pub(in crate::models) down_blocks: Vec<BlockKind>,
     /// Kind of each level on the way up, coarsest first.
-    pub(super) up_blocks: Vec<BlockKind>,
+    pub(in crate::models) up_blocks: Vec<BlockKind>,
     /// Residual layers in a down block; an up block has one more.
     pub layers_per_block: usize,
     /// Width of the text embedding.

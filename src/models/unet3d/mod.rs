@@ -3,14 +3,13 @@
 mod attention;
 mod blocks;
 mod config;
-mod footprint;
 
 use candle_core::{DType, Result, Tensor};
 
 use self::attention::TransformerTemporalModel;
 use self::blocks::{Context, DownBlock3D, UNetMidBlock3DCrossAttn, UpBlock3D};
+pub(in crate::models) use self::config::BlockKind;
 pub use self::config::UNet3DConfig;
-pub use self::footprint::{Walk, activations};
 use super::error::ModelError;
 use super::resnet::norm_silu;
 use super::weights::Weights;

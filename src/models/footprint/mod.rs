@@ -1,29 +1,57 @@
 //! How many numbers a training pass holds at once, from the shapes of its tensors alone.
 //!
-//! The network is walked as [`super::UNet3DConditionModel::forward_on`] walks it, with sizes in place of tensors. What each
-//! part keeps is what `nn` keeps on the processor: the outputs of its operations, and inside a chain the inputs of norms and
-//! of GEGLU.
+//! A network is walked as its `forward_on` walks it, with sizes in place of tensors. What each part keeps is what `nn` keeps on
+//! the processor: the outputs of its operations, and inside a chain the inputs of norms and of GEGLU.
 
-use super::config::{BlockKind, UNet3DConfig};
+mod image;
+mod video;
+
+pub(crate) use self::image::ImageLayers;
+pub(crate) use self::video::VideoLayers;
 use crate::nn::Checkpointing;
-
-/// Heads of the transformer right after the first convolution; see `attention`.
-const FIRST_TRANSFORMER_HEADS: usize = 8;
 
 /// What is walked.
 #[derive(Clone, Copy, Debug)]
-pub struct Walk {
+pub(crate) struct Walk {
     /// Frames, height and width of the latents.
     pub clip: [usize; 3],
     /// What the pass remembers.
     pub checkpointing: Checkpointing,
-    /// Inner width of adapters beside the temporal layers; none where the network's own weights learn.
-    pub temporal_rank: Option<usize>,
+}
+
+/// A level of the network, counted from the finest, on one of its ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Down(usize),
+    /// Its input is put together from what comes from below and a skip.
+    Up(usize),
+}
+
+/// What a network of the usual plan (a way down, a middle, a way up with skips) is made of.
+pub(crate) trait Layers {
+    /// Channels of each level, finest first.
+    fn channels(&self) -> &[usize];
+    /// Layers of a level on the way down; on the way up there is one more.
+    fn layers_per_block(&self) -> usize;
+    /// Channels of the latents that come in, and of the prediction.
+    fn latent_channels(&self) -> (usize, usize);
+    /// What follows the first convolution over `p` positions.
+    fn first(&self, p: usize) -> Cost;
+    /// A layer over `p` positions, `i` channels in and `o` out.
+    fn layer(&self, place: Place, p: usize, sizes: (usize, usize)) -> Cost;
+    /// The middle.
+    fn middle(&self, p: usize, c: usize) -> Cost;
+    /// What the first layer keeps from its first weights that learn on; none where weights before it learn.
+    fn learns_late(&self, p: usize, c: usize) -> Option<usize>;
+    /// Whether the residuals of a ControlNet are added to the skips and to the middle.
+    fn is_controlled(&self) -> bool {
+        false
+    }
 }
 
 /// Some layers that belong together. All counts are numbers, not bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cost {
+pub(crate) struct Cost {
     /// Kept for the backward pass, outputs included.
     kept: usize,
     /// The most that the forward pass holds for a moment when it keeps nothing.
@@ -60,11 +88,11 @@ struct Unit {
 
 /// Numbers held at the worst moment of a training pass over one clip, without weights, gradients of weights and optimiser.
 #[must_use]
-pub fn activations(config: &UNet3DConfig, walk: &Walk) -> usize {
-    let units = units(config, walk);
+pub(crate) fn activations(layers: &dyn Layers, walk: &Walk) -> usize {
+    let units = units(layers, walk);
     let [frames, height, width] = walk.clip;
     // Latents, noise, prediction, estimate, and the wavelet and Fourier terms with their graphs.
-    let loss = LOSS_TENSORS * config.in_channels * frames * height * width;
+    let loss = LOSS_TENSORS * layers.latent_channels().0 * frames * height * width;
     loss + match walk.checkpointing {
         Checkpointing::Off => uncut(&units),
         Checkpointing::Block => cut(&units.iter().map(|unit| vec![*unit]).collect::<Vec<_>>()),
@@ -145,9 +173,10 @@ fn cut(segments: &[Vec<Unit>]) -> usize {
     most
 }
 
-fn units(config: &UNet3DConfig, walk: &Walk) -> Vec<Unit> {
+fn units(layers: &dyn Layers, walk: &Walk) -> Vec<Unit> {
     let mut path = Path {
-        layer: Layer { config, walk },
+        layers,
+        clip: walk.clip,
         units: Vec::new(),
         skips: Vec::new(),
         level: 0,
@@ -155,6 +184,9 @@ fn units(config: &UNet3DConfig, walk: &Walk) -> Vec<Unit> {
     path.way_in();
     path.way_down();
     path.middle();
+    if layers.is_controlled() {
+        path.residuals();
+    }
     path.way_up();
     path.way_out();
     path.units
@@ -162,7 +194,8 @@ fn units(config: &UNet3DConfig, walk: &Walk) -> Vec<Unit> {
 
 /// The network's units in the order in which they run.
 struct Path<'a> {
-    layer: Layer<'a>,
+    layers: &'a dyn Layers,
+    clip: [usize; 3],
     units: Vec<Unit>,
     /// Sizes of the skips that no layer has taken yet.
     skips: Vec<usize>,
@@ -172,7 +205,7 @@ struct Path<'a> {
 impl Path<'_> {
     /// Frames times height times width of a level, rounded up at every halving.
     fn positions(&self, level: usize) -> usize {
-        let [frames, height, width] = self.layer.walk.clip;
+        let [frames, height, width] = self.clip;
         let halved = |side: usize| (0..level).fold(side, |side, _| side.div_ceil(2));
         frames * halved(height) * halved(width)
     }
@@ -198,37 +231,33 @@ impl Path<'_> {
     }
 
     fn way_in(&mut self) {
-        let Layer { config, walk } = self.layer;
-        let (p, c) = (self.positions(0), config.block_out_channels[0]);
-        let heads = FIRST_TRANSFORMER_HEADS * config.head_dim;
+        let (p, c) = (self.positions(0), self.layers.channels()[0]);
         let convolution = Cost {
             kept: p * c,
             forward: 2 * p * c,
             backward: 0,
         };
-        self.push_skip(convolution.then(self.layer.temporal(p, c, heads)), p * c);
-        if let (None, Some(unit)) = (walk.temporal_rank, self.units.last_mut()) {
+        self.push_skip(convolution.then(self.layers.first(p)), p * c);
+        if let (Some(_), Some(unit)) = (self.layers.learns_late(p, c), self.units.last_mut()) {
             unit.early = unit.cost.kept;
         }
     }
 
     fn way_down(&mut self) {
-        let Layer { config, walk } = self.layer;
-        let channels = &config.block_out_channels;
+        let channels = self.layers.channels().to_vec();
         for (i, &o) in channels.iter().enumerate() {
             self.level += 1;
             let p = self.positions(i);
-            for k in 0..config.layers_per_block {
+            for k in 0..self.layers.layers_per_block() {
                 let input = match k {
                     0 => channels[i.saturating_sub(1)],
                     _ => o,
                 };
-                let cost = self.layer.cost(p, (input, o), config.down_blocks[i], false);
+                let cost = self.layers.layer(Place::Down(i), p, (input, o));
                 self.push_skip(cost, o * p);
-                if let (None, 0, 0, Some(unit)) = (walk.temporal_rank, i, k, self.units.last_mut())
-                {
-                    // The first weights of VMC that learn are those of the first temporal attention.
-                    unit.early = cost.kept.saturating_sub(self.layer.temporal(p, o, o).kept);
+                let late = self.layers.learns_late(p, o);
+                if let (Some(late), 0, 0, Some(unit)) = (late, i, k, self.units.last_mut()) {
+                    unit.early = cost.kept.saturating_sub(late);
                 }
             }
             if i + 1 < channels.len() {
@@ -244,32 +273,42 @@ impl Path<'_> {
     }
 
     fn middle(&mut self) {
-        let channels = &self.layer.config.block_out_channels;
+        let channels = self.layers.channels();
+        let (at, c) = (channels.len() - 1, channels[channels.len() - 1]);
         self.level += 1;
-        let (p, c) = (
-            self.positions(channels.len() - 1),
-            channels[channels.len() - 1],
-        );
-        self.push(self.layer.middle(p, c), p * c);
+        let p = self.positions(at);
+        self.push(self.layers.middle(p, c), p * c);
+    }
+
+    /// Every skip and the middle with what a ControlNet adds: the residual and the sum.
+    fn residuals(&mut self) {
+        let middle = self.units.last().map_or(0, |unit| unit.out);
+        for size in self.skips.clone().into_iter().chain([middle]) {
+            self.level += 1;
+            let cost = Cost {
+                kept: 2 * size,
+                forward: 2 * size,
+                backward: size,
+            };
+            self.push(cost, size);
+        }
     }
 
     fn way_up(&mut self) {
-        let config = self.layer.config;
-        let channels = &config.block_out_channels;
+        let channels = self.layers.channels().to_vec();
         let last = channels.len() - 1;
-        for i in 0..=last {
+        for at in (0..=last).rev() {
             self.level += 1;
-            let (at, p) = (last - i, self.positions(last - i));
+            let p = self.positions(at);
             let c = channels[at];
-            for k in 0..=config.layers_per_block {
+            for k in 0..=self.layers.layers_per_block() {
                 let skip = self.skips.pop().unwrap_or(0);
                 let below = match k {
                     0 => channels[(at + 1).min(last)],
                     _ => c,
                 };
                 let sizes = (below + skip / p.max(1), c);
-                let cost = self.layer.cost(p, sizes, config.up_blocks[i], true);
-                self.push(cost, c * p);
+                self.push(self.layers.layer(Place::Up(at), p, sizes), c * p);
                 if let Some(unit) = self.units.last_mut() {
                     unit.skip_in = skip;
                 }
@@ -287,93 +326,17 @@ impl Path<'_> {
     }
 
     fn way_out(&mut self) {
-        let config = self.layer.config;
         self.level += 1;
         let p = self.positions(0);
-        let (hidden, latents) = (p * config.block_out_channels[0], p * config.out_channels);
+        let (hidden, latents) = (
+            p * self.layers.channels()[0],
+            p * self.layers.latent_channels().1,
+        );
         let cost = Cost {
             kept: hidden + 3 * latents,
             forward: hidden + 3 * latents,
             backward: 4 * hidden,
         };
         self.push(cost, latents);
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Layer<'a> {
-    config: &'a UNet3DConfig,
-    walk: &'a Walk,
-}
-
-impl Layer<'_> {
-    /// A layer of a level over `p` positions, `i` channels in and `o` out. On the way up its input is put together first.
-    fn cost(&self, p: usize, (i, o): (usize, usize), kind: BlockKind, is_up: bool) -> Cost {
-        let together = if is_up { p * i } else { 0 };
-        let mut cost = self.resnet(p, (i, o), 1.0);
-        cost.kept += together;
-        cost.forward += together;
-        cost = cost.then(self.temporal_conv(p, o));
-        if kind == BlockKind::CrossAttention {
-            cost = cost.then(self.spatial(p, o)).then(self.temporal(p, o, o));
-        }
-        cost
-    }
-
-    fn middle(&self, p: usize, c: usize) -> Cost {
-        let resnet = self.resnet(p, (c, c), self.config.mid_scale);
-        let conv = self.temporal_conv(p, c);
-        resnet
-            .then(conv)
-            .then(self.spatial(p, c))
-            .then(self.temporal(p, c, c))
-            .then(resnet)
-            .then(conv)
-    }
-
-    /// One chain: what comes between its convolutions is kept, and the result.
-    fn resnet(&self, p: usize, (i, o): (usize, usize), scale: f64) -> Cost {
-        let scaled = if scale == 1.0 { 0 } else { p * o };
-        Cost {
-            kept: 2 * p * o + scaled,
-            forward: p * i + 2 * p * o,
-            backward: 3 * p * i + p * o,
-        }
-    }
-
-    /// One chain of four stages.
-    fn temporal_conv(&self, p: usize, c: usize) -> Cost {
-        Cost {
-            kept: 4 * p * c,
-            forward: 3 * p * c,
-            backward: 4 * p * c,
-        }
-    }
-
-    /// Tokens in, a norm, queries, keys, values, attention, its projection; a norm, queries, attention, its projection; the
-    /// wide half of the feed-forward, its result, and the tokens' way out.
-    fn spatial(&self, p: usize, c: usize) -> Cost {
-        Cost {
-            kept: 21 * p * c,
-            forward: 15 * p * c,
-            backward: 14 * p * c,
-        }
-    }
-
-    /// As [`Self::spatial`] with an inner width of its own and keys and values of the tokens in both attentions.
-    fn temporal(&self, p: usize, c: usize, inner: usize) -> Cost {
-        match self.walk.temporal_rank {
-            None => Cost {
-                kept: 22 * p * inner + p * c,
-                forward: 15 * p * inner + p * c,
-                backward: 14 * p * inner + p * c,
-            },
-            // Layers with adapters are not part of a chain: norms, both halves of the feed-forward and sums are kept.
-            Some(rank) => Cost {
-                kept: 30 * p * inner + p * c + 10 * p * rank.min(inner),
-                forward: 18 * p * inner + p * c,
-                backward: 30 * p * inner + p * c,
-            },
-        }
     }
 }
