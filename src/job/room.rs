@@ -6,17 +6,81 @@ use crate::models::ModelFolder;
 use crate::report::{Area, Report};
 use crate::train::memory::{Fitting, Network, available_bytes, fitting, remember_less};
 use crate::train::{Checkpointing, StepStats, TrainError, TransferConfig};
+use crate::video::Fit;
 
 /// How much memory a training on the processor takes at most, in words. One that needs more than there is, is refused, with
 /// the setting that would fit: the system ends a program that asks for too much, without a word and without a checkpoint.
 pub(super) fn foretold(config: &TransferConfig, folder: &ModelFolder) -> Result<String, Halt> {
     let network = Network::of(folder)?;
     let room = available_bytes().unwrap_or(u64::MAX);
-    let bytes = within(room, config, (folder, &network))?;
-    Ok(format!(
+    Ok(takes(within(room, config, (folder, &network))?))
+}
+
+/// The same for a run that goes on: where it does not fit as it began, it remembers less from here on, which changes no number.
+/// Gives what it is to remember.
+pub(super) fn foretold_again(
+    config: &TransferConfig,
+    folder: &ModelFolder,
+) -> Result<(Checkpointing, String), Halt> {
+    let network = Network::of(folder)?;
+    let room = available_bytes().unwrap_or(u64::MAX);
+    again_within(room, config, (folder, &network))
+}
+
+fn again_within(
+    room: u64,
+    config: &TransferConfig,
+    (folder, network): (&ModelFolder, &Network),
+) -> Result<(Checkpointing, String), Halt> {
+    let (fit, needed) = needs(config, (folder, network))?;
+    let asked = Fitting {
+        checkpointing: config.checkpointing,
+        frames: fit.frames,
+    };
+    let bytes = needed(asked);
+    match fitting(room, asked, &needed) {
+        Some(choice) if choice == asked => Ok((asked.checkpointing, takes(bytes))),
+        Some(choice) if choice.frames == asked.frames => Ok((
+            choice.checkpointing,
+            format!(
+                "{} are free and the run as it began takes {}: from here on it remembers less (--checkpointing {}), \
+                 which takes longer and changes no number.",
+                gigabytes(room),
+                gigabytes(bytes),
+                name_of(choice.checkpointing)
+            ),
+        )),
+        _ => Err(shortage(room, bytes, (config, &fit))
+            .advise("Close other programs, or resume it on a machine with more memory. The run is as it was.")
+            .into()),
+    }
+}
+
+fn takes(bytes: u64) -> String {
+    format!(
         "The training takes about {} of memory at most.",
         gigabytes(bytes)
-    ))
+    )
+}
+
+/// What the model sees of a clip, and the bytes that a training takes by what it remembers and how many frames it sees.
+fn needs(
+    config: &TransferConfig,
+    (folder, network): (&ModelFolder, &Network),
+) -> Result<(Fit, impl Fn(Fitting) -> u64), Halt> {
+    let fit = fit_for(config, &folder.clip_limits())?;
+    let factor = folder.vae_config().factor();
+    let side = |pixels: u32| pixels as usize / factor;
+    let (height, width) = (side(fit.height), side(fit.width));
+    let needed = move |choice: Fitting| {
+        let settings = TransferConfig {
+            checkpointing: choice.checkpointing,
+            ..config.clone()
+        };
+        let clip = [choice.frames, height, width];
+        network.need(&settings, clip).bytes()
+    };
+    Ok((fit, needed))
 }
 
 fn within(
@@ -24,17 +88,7 @@ fn within(
     config: &TransferConfig,
     (folder, network): (&ModelFolder, &Network),
 ) -> Result<u64, Halt> {
-    let fit = fit_for(config, &folder.clip_limits())?;
-    let factor = folder.vae_config().factor();
-    let side = |pixels: u32| pixels as usize / factor;
-    let needed = |choice: Fitting| {
-        let settings = TransferConfig {
-            checkpointing: choice.checkpointing,
-            ..config.clone()
-        };
-        let clip = [choice.frames, side(fit.height), side(fit.width)];
-        network.need(&settings, clip).bytes()
-    };
+    let (fit, needed) = needs(config, (folder, network))?;
     let asked = Fitting {
         checkpointing: config.checkpointing,
         frames: fit.frames,
@@ -57,7 +111,11 @@ fn within(
         }
         None => "Use a smaller --size, or a machine with more memory.".to_owned(),
     };
-    Err(Report::new(
+    Err(shortage(room, bytes, (config, &fit)).advise(advice).into())
+}
+
+fn shortage(room: u64, bytes: u64, (config, fit): (&TransferConfig, &Fit)) -> Report {
+    Report::new(
         Area::Request,
         format!(
             "The training needs about {} of memory, and {} are free",
@@ -72,8 +130,6 @@ fn within(
         fit.height,
         name_of(config.checkpointing)
     ))
-    .advise(advice)
-    .into())
 }
 
 fn gigabytes(bytes: u64) -> String {
@@ -238,5 +294,14 @@ mod tests {
         assert!(!refused(off - 1).contains("It fits with --checkpointing block --frames"));
         assert!(refused(block - 1).contains("--frames"));
         assert!(refused(1 << 20).contains("--size"));
+        // A run that goes on remembers less instead, as long as its frames fit.
+        let again = |room| again_within(room, &config, (&folder, &network));
+        assert_eq!(again(off).ok().map(|fits| fits.0), Some(Checkpointing::Off));
+        let (less, told) = again(off - 1).ok().unwrap();
+        assert!(less != Checkpointing::Off && told.contains("--checkpointing"));
+        match again(block - 1) {
+            Err(Halt::Failed(report)) => assert!(report.to_string().contains("resume it")),
+            other => panic!("not refused: {other:?}"),
+        }
     }
 }

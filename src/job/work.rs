@@ -17,7 +17,7 @@ use super::request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest,
 };
-use super::room::foretold;
+use super::room::{foretold, foretold_again};
 use super::sampling::{SampleSpec, sample};
 use super::saved::{add_loras, refuse_scales};
 use super::session::{Record, Session};
@@ -161,8 +161,17 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     }
     let folder = open_recorded_model(&record)?;
     let device = request.device.open()?;
+    let mut checkpointing = None;
+    if device.is_cpu() && done < wanted {
+        let (remembered, text) = foretold_again(&record.settings, &folder)?;
+        checkpointing = Some(remembered);
+        job.emit(Event::Note { text });
+    }
     let mut session = Session::from_cache(folder, device, record, &run)?;
     let mut trainer = trainer(&mut session)?;
+    if let Some(checkpointing) = checkpointing {
+        trainer.set_checkpointing(checkpointing);
+    }
     if let Some(checkpoint) = checkpoint {
         trainer.restore(&checkpoint)?;
     }
