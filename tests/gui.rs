@@ -493,7 +493,7 @@ fn dropped_weights_offer_a_sample() {
     let begun = Instant::now();
     while studio
         .harness
-        .query_by_role_and_label(egui::Role::Button, "Sample with it")
+        .query_by_role_and_label(egui::Role::Button, "Sample with it…")
         .is_none()
     {
         assert!(begun.elapsed() < PATIENCE, "no offer for too long");
@@ -503,7 +503,16 @@ fn dropped_weights_offer_a_sample() {
     studio
         .harness
         .get_by_label_contains("holds the motion of \"a red square\"");
-    studio.click("Sample with it");
+    studio.click("Sample with it…");
+    studio.harness.step();
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::Slider, "Strength")
+        .focus();
+    studio.harness.step();
+    studio.harness.key_press(egui::Key::ArrowLeft);
+    studio.harness.step();
+    studio.click("Sample");
     studio.step_until("sample", |app| {
         app.queue()
             .current()
@@ -514,6 +523,10 @@ fn dropped_weights_offer_a_sample() {
     assert_eq!((sample.frames.len(), sample.prompt.as_str()), (4, "a bear"));
     let film = studio.run().film.clone().expect("a film");
     assert!(film.starts_with(studio.path("data")));
+    let recipe = video::read_recipe(&film).unwrap().expect("a recipe");
+    let recipe: serde_json::Value = serde_json::from_str(&recipe).unwrap();
+    let strength = recipe["settings"]["lora_scale"].as_f64().unwrap();
+    assert!((0.9..1.0).contains(&strength), "one step less: {strength}");
     let problems: Vec<_> = studio.app().problems().collect();
     assert!(
         problems.is_empty(),

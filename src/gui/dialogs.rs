@@ -38,6 +38,13 @@ pub enum Dialog {
         /// Training steps to add.
         more: u32,
     },
+    /// A sample with a file of trained weights.
+    Weights {
+        /// The file.
+        file: PathBuf,
+        /// How strongly it acts; 1 is what it was trained for.
+        strength: f64,
+    },
     /// What each method needs, and bringing it.
     Models,
     /// Everything the keyboard can do.
@@ -191,6 +198,7 @@ impl App {
                 Dialog::Save { path } => self.save_ui(ui, path),
                 Dialog::Export(form) => self.export_ui(ui, form),
                 Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
+                Dialog::Weights { file, strength } => self.weights_ui(ui, file, strength),
                 Dialog::Models => models_ui(self, ui) && !close_row(ui),
                 Dialog::Shortcuts => {
                     shortcuts::shortcuts_ui(ui);

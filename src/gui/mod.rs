@@ -31,6 +31,7 @@ mod scoring;
 mod shortcuts;
 mod task;
 mod theme;
+mod weights;
 
 use std::path::PathBuf;
 use std::thread;

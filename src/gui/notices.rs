@@ -56,7 +56,7 @@ impl Action {
             Self::ShowFile(_) => "Show folder",
             Self::LearnBoth(_) => "Learn both",
             Self::LeadBy(_) => "Let it lead",
-            Self::SampleWith(_) => "Sample with it",
+            Self::SampleWith(_) => "Sample with it…",
             Self::UseModel(_) => "Use it",
         }
     }
@@ -77,7 +77,9 @@ impl Action {
             Self::LeadBy(_) => {
                 "Puts the clip of before back; this one, of its edges, depth or poses, leads ControlVideo."
             }
-            Self::SampleWith(_) => "Paints the new subject with these weights on the chosen model.",
+            Self::SampleWith(_) => {
+                "Asks how strongly, and paints the new subject with these weights on the chosen model."
+            }
             Self::UseModel(_) => "Makes it the model that learns. Undo takes that back.",
         }
     }

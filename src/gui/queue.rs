@@ -13,8 +13,8 @@ use super::past::Reading;
 use super::run::{Run, Said, Sample};
 use super::task::Task;
 use crate::job::{
-    self, BUILTIN, Command, DeviceChoice, JobHandle, LoraRequest, Outcome, Request, ResultRequest,
-    ResumeRequest, SampleRequest, SamplingChanges, TrainRequest, Until, Waker, WeightsAbout,
+    self, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest, ResumeRequest,
+    SampleRequest, SamplingChanges, TrainRequest, Until, Waker,
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
@@ -243,52 +243,7 @@ impl App {
         Ok((prompt, request))
     }
 
-    /// Says what a file of trained weights is, and offers a sample with it.
-    pub(super) fn offer_weights(&mut self, path: PathBuf, about: Option<&WeightsAbout>) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let text = match about {
-            Some(about) => format!("{name} holds the motion of \"{}\".", about.subject),
-            None => format!("{name} holds weights; it does not say where they are from."),
-        };
-        self.notices.say(text, Some(Action::SampleWith(path)));
-    }
-
-    /// Samples the new subject with a file of trained weights on the chosen model, without a clip.
-    pub(super) fn sample_with(&mut self, weights: PathBuf) {
-        let prompt = self.document.prompt.trim().to_owned();
-        if prompt.is_empty() {
-            let report =
-                Report::new(Area::Request, "New subject is empty").advise("Say it in a few words.");
-            self.notices.problem(report, None);
-            return;
-        }
-        let settings = &self.document.settings;
-        let request = SampleRequest {
-            source: match &self.document.model {
-                Some(folder) => folder.clone(),
-                None => PathBuf::from(BUILTIN),
-            },
-            loras: vec![LoraRequest::new(weights)],
-            result: ResultRequest {
-                prompt: prompt.clone(),
-                output: Some(self.data.join("samples").join(RESULT)),
-                overwrite: false,
-                scale_to: None,
-            },
-            changes: SamplingChanges {
-                seed: Some(settings.seed),
-                sampling_steps: settings.sampling_steps,
-                sampler: Some(settings.sampler),
-                guidance: settings.guidance,
-                negative_prompt: Some(settings.negative_prompt.clone()),
-                ..SamplingChanges::default()
-            },
-            device: DeviceChoice::Auto,
-        };
-        self.enqueue(prompt, Request::Sample(Box::new(request)));
-    }
-
-    fn enqueue(&mut self, title: String, request: Request) {
+    pub(super) fn enqueue(&mut self, title: String, request: Request) {
         if self.queue.is_going() {
             self.notices.say(
                 format!("\"{title}\" waits for the run that is going on."),
