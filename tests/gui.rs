@@ -510,7 +510,7 @@ fn dropped_weights_offer_a_sample() {
         .get_by_role_and_label(egui::Role::Slider, "Strength")
         .focus();
     studio.harness.step();
-    studio.harness.key_press(egui::Key::ArrowLeft);
+    studio.harness.key_press(Key::ArrowLeft);
     studio.harness.step();
     studio.click("Sample");
     studio.step_until("sample", |app| {
