@@ -7,7 +7,6 @@ use eframe::egui;
 use super::app::App;
 use super::dialogs::{Dialog, accent_button};
 use super::notices::Action;
-
 use super::queue::RESULT;
 use crate::job::{
     BUILTIN, DeviceChoice, LoraRequest, Request, ResultRequest, SampleRequest, SamplingChanges,
