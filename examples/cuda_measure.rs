@@ -39,10 +39,12 @@ const SCHEDULER: &str = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "sc
 const SMALL: &str = r#"{"block_out_channels": [32, 64], "layers_per_block": 1, "cross_attention_dim": 32,
     "attention_head_dim": 16, "norm_num_groups": 8,
     "down_block_types": ["CrossAttnDownBlock3D", "DownBlock3D"], "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D"]}"#;
-const VAE: &str =
-    r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4}"#;
-const SMALL_VAE: &str =
-    r#"{"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "latent_channels": 4}"#;
+const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+const SMALL_VAE: &str = r#"{"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -271,6 +273,8 @@ fn train(
     let mut trainer = Trainer::new(&config, tuned, schedule, vec![Item::new(&clip, &text)])?;
     let name = format!("{method:?}");
     let mut seconds = Vec::new();
+    device.synchronize()?;
+    let loaded = nn::device_memory(device).map(|(used, _)| used);
     for step in 0..options.steps {
         let started = Instant::now();
         let stats = trainer.step()?;
@@ -303,6 +307,7 @@ fn train(
             .into());
         }
     }
+    memory_lines(&name, loaded, device);
     // The first two steps compile kernels and check every gradient.
     let mut later = seconds.split_off(2.min(seconds.len() - 1));
     later.sort_by(f64::total_cmp);
@@ -323,6 +328,16 @@ fn train(
         vars.len() as f64,
     );
     Ok(trainer)
+}
+
+/// What tensors held once the network was loaded, and the most beyond that since.
+fn memory_lines(name: &str, loaded: Option<u64>, device: &Device) {
+    if let (Some(loaded), Some((_, most))) = (loaded, nn::device_memory(device)) {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        line(&format!("{name} loaded"), "MiB", mib(loaded));
+        let working = most.saturating_sub(loaded);
+        line(&format!("{name} working memory"), "MiB", mib(working));
+    }
 }
 
 fn sample(options: &Options, trainer: &Trainer, text_width: usize, device: &Device) -> Outcome<()> {

@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use spectral_motion::methods::{Method, Precision};
 use spectral_motion::models::ModelFolder;
 use spectral_motion::nn::{
-    self, Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear, Mask, NoiseStream, Padding, Param,
-    Purpose, TemporalConv,
+    self, Branch, Conv2d, Conv2dConfig, Dropout, GroupNorm, LayerNorm, Linear, Lora, Mask,
+    NoiseStream, Padding, Param, Piece, Purpose, Skip, TemporalConv, chain,
 };
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, MotionLossConfig, Residual, SpectralLoss};
@@ -244,6 +244,154 @@ fn attention_of_every_kind() {
             &types,
             |_, _, x| nn::attention(&x[0], &x[1], &x[2], heads, mask),
         );
+    }
+}
+
+#[test]
+fn chains_of_frozen_layers() {
+    let conv = |seed: u64, (i, o): (usize, usize), kernel: usize, dtype, device: &Device| {
+        let weights = [
+            weight(seed, &[o, i, kernel, kernel], dtype, device),
+            weight(seed + 1, &[o], dtype, device),
+        ];
+        let config = Conv2dConfig::padded(kernel / 2);
+        Conv2d::new(&weights[0], Some(&weights[1]), config).unwrap()
+    };
+    let norm = |seed: u64, c: usize, dtype, device: &Device| {
+        let weights = [seed, seed + 1].map(|seed| weight(seed, &[c], dtype, device));
+        GroupNorm::new(&weights[0], &weights[1], 8, 1e-5).unwrap()
+    };
+    let linear = |seed: u64, (i, o): (usize, usize), dtype, device: &Device| {
+        let weights = [
+            weight(seed, &[o, i], dtype, device),
+            weight(seed + 1, &[o], dtype, device),
+        ]
+        .map(Param::frozen);
+        let [w, b] = weights;
+        Linear::new(w, Some(b)).unwrap()
+    };
+    // Sums of several roundings of what passes between.
+    compare(
+        "residual layer",
+        &[&[4, 6, 10, 32]],
+        &TYPES,
+        |device, dtype, x| {
+            let norms = [norm(5, 32, dtype, device), norm(7, 64, dtype, device)];
+            let convs = [(9, 32, 64, 3), (11, 64, 64, 3), (13, 32, 64, 1)]
+                .map(|(seed, i, o, kernel)| conv(seed, (i, o), kernel, dtype, device));
+            let shift = weight(15, &[2, 64], dtype, device);
+            let pieces = [
+                Piece::NormSilu(&norms[0]),
+                Piece::Conv(&convs[0]),
+                Piece::Shift(&shift),
+                Piece::NormSilu(&norms[1]),
+                Piece::Conv(&convs[1]),
+            ];
+            chain(&x[0], &pieces, Skip::Through(&convs[2]))
+        },
+    );
+    compare(
+        "temporal layer",
+        &[&[2, 5, 12, 32]],
+        &TYPES,
+        |device, dtype, x| {
+            let norm = norm(5, 32, dtype, device);
+            let weight = weight(9, &[32, 32, 3, 1, 1], dtype, device);
+            let conv = TemporalConv::new(&weight, None)?;
+            let pieces = [
+                Piece::NormSilu(&norm),
+                Piece::TemporalConv(&conv),
+                Piece::NormSilu(&norm),
+                Piece::TemporalConv(&conv),
+            ];
+            chain(&x[0], &pieces, Skip::Input)
+        },
+    );
+    compare(
+        "feed forward",
+        &[&[3, 7, 32]],
+        &TYPES,
+        |device, dtype, x| {
+            let weights = [5, 6].map(|seed| weight(seed, &[32], dtype, device));
+            let norm = LayerNorm::new(&weights[0], &weights[1], 1e-5)?;
+            let (wide, narrow) = (
+                linear(7, (32, 256), dtype, device),
+                linear(9, (128, 32), dtype, device),
+            );
+            let pieces = [
+                Piece::LayerNorm(&norm),
+                Piece::Linear(&wide),
+                Piece::Geglu,
+                Piece::Linear(&narrow),
+            ];
+            chain(&x[0], &pieces, Skip::Input)
+        },
+    );
+    compare(
+        "there and back",
+        &[&[2, 5, 12, 32], &[10, 3, 4, 32]],
+        &TYPES,
+        |device, dtype, x| {
+            let norm = norm(5, 32, dtype, device);
+            let layers = [7, 9].map(|seed| linear(seed, (32, 32), dtype, device));
+            let entry = [
+                Piece::Norm(&norm),
+                Piece::PositionsToBatch,
+                Piece::Linear(&layers[0]),
+            ];
+            let tokens = chain(&x[0], &entry, Skip::Nothing)?;
+            let exit = [Piece::Linear(&layers[1]), Piece::BatchToPositions(2)];
+            chain(&tokens, &exit, Skip::Tensor(&x[1]))
+        },
+    );
+}
+
+#[test]
+fn adapters_beside_frozen_layers() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let dropout = || Dropout::new(0.1, NoiseStream::new(4, Purpose::Dropout));
+        let results = [gpu(), Device::Cpu].map(|device| {
+            let cpu = matches!(device, Device::Cpu);
+            // The factors are f32 masters of numbers that `dtype` holds, so that both sides multiply the same.
+            let master = |seed: u64, shape: &[usize]| {
+                let x = (random(seed, shape, DType::F64) * 0.3).unwrap();
+                let x = x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+                Var::from_tensor(&x.to_device(&device).unwrap()).unwrap()
+            };
+            let (down, up) = (master(1, &[4, 40]), master(2, &[24, 4]));
+            let branch = Branch::default();
+            branch.set(0.5, true, Some(dropout()));
+            let frozen = |seed: u64, shape: &[usize]| {
+                let x = weight(seed, shape, dtype, &device);
+                Param::frozen(if cpu {
+                    x.to_dtype(DType::F32).unwrap()
+                } else {
+                    x
+                })
+            };
+            let layer = Linear::new(frozen(5, &[24, 40]), Some(frozen(6, &[24]))).unwrap();
+            let layer = layer.with_lora(Lora::new(&down, &up, branch).unwrap());
+            let x = random(3, &[2, 9, 40], dtype);
+            let x = if cpu {
+                x.to_dtype(DType::F32).unwrap()
+            } else {
+                x
+            };
+            let x = Var::from_tensor(&x.to_device(&device).unwrap()).unwrap();
+            let y = layer.forward(&x).unwrap();
+            let grad = random(4, &[2, 9, 24], dtype).to_dtype(y.dtype()).unwrap();
+            let grad = grad.to_device(&device).unwrap();
+            let grads = (&y * grad).unwrap().sum_all().unwrap().backward().unwrap();
+            let gradients = [&x, &down, &up].map(|v| grads.get(v).unwrap().clone());
+            let all = [y.detach()].into_iter().chain(gradients);
+            all.map(|x| x.to_device(&Device::Cpu).unwrap())
+                .collect::<Vec<_>>()
+        });
+        for (i, (ours, theirs)) in results[0].iter().zip(&results[1]).enumerate() {
+            let what = format!("adapter {dtype:?}, result {i}");
+            // The inner product and the masked gradient are rounded once more.
+            assert_close(&what, ours, theirs, 3.0 * tolerance(dtype));
+        }
     }
 }
 

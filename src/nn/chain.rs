@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Result, Tensor};
 
+use super::cuda;
 use super::kernels::chain::{self, Stage, Swap};
 use super::kernels::elementwise::Geglu;
 use super::kernels::is_cpu;
@@ -54,12 +55,18 @@ pub enum Skip<'a> {
 
 /// Runs `pieces` one after the other on `x` and adds `skip`.
 ///
-/// On the processor frozen pieces are one operation: the backward pass keeps only the inputs of norms and of [`geglu`],
-/// not what a product or a change of shape reads. The numbers are those of the pieces run by themselves.
+/// Frozen pieces are one operation: the backward pass keeps only the inputs of norms and of [`geglu`], not what a product or
+/// a change of shape reads. On the processor the numbers are those of the pieces run by themselves; on a GPU what is added
+/// to a product is rounded once, together.
 ///
 /// # Errors
 /// When a shape does not fit.
 pub fn chain(x: &Tensor, pieces: &[Piece<'_>], skip: Skip<'_>) -> Result<Tensor> {
+    if cuda::is_ready(x)
+        && let Some(stages) = gpu_stages(x, pieces)?
+    {
+        return on_gpu(x, stages, skip);
+    }
     // Half precision rounds after every piece, which an operation of one number type does not.
     let whole = is_cpu(x) && matches!(x.dtype(), DType::F32 | DType::F64);
     let stages = match whole {
@@ -123,6 +130,37 @@ fn fused(x: &Tensor, stages: Vec<Stage>, skip: Skip<'_>) -> Result<Tensor> {
     }
 }
 
+fn on_gpu(x: &Tensor, stages: Vec<cuda::Stage>, skip: Skip<'_>) -> Result<Tensor> {
+    let (skip, operand) = match skip {
+        Skip::Nothing => (cuda::Skip::Nothing, None),
+        Skip::Input => (cuda::Skip::Input, None),
+        Skip::Tensor(other) => (cuda::Skip::Nothing, Some(other)),
+        Skip::Through(conv) => {
+            let (n, h, w, _) = x.dims4()?;
+            match conv.gpu_stage(x.dtype(), (n, h, w))? {
+                Some(stage) => (cuda::Skip::Through(stage), None),
+                None => {
+                    let other = conv.forward(x)?;
+                    return cuda::chain(x, stages, cuda::Skip::Nothing, Some(&other));
+                }
+            }
+        }
+    };
+    cuda::chain(x, stages, skip, operand)
+}
+
+/// The operations of all pieces on the GPU of `x`; none where something in them learns, or has no kernel.
+fn gpu_stages(x: &Tensor, pieces: &[Piece<'_>]) -> Result<Option<Vec<cuda::Stage>>> {
+    let mut dims = x.dims().to_vec();
+    let mut stages = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        if !piece.gpu_stage(x.dtype(), &mut dims, &mut stages)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(stages))
+}
+
 /// The kernels of all pieces for an input of this shape; none where something in them learns.
 fn stages(dims: &[usize], pieces: &[Piece<'_>]) -> Result<Option<Vec<Stage>>> {
     let mut dims = dims.to_vec();
@@ -157,13 +195,77 @@ impl Piece<'_> {
         }
     }
 
+    /// Adds the operation on the GPU for an input of shape `dims`, which becomes that of the output; false where there is none.
+    fn gpu_stage(
+        &self,
+        dtype: DType,
+        dims: &mut Vec<usize>,
+        stages: &mut Vec<cuda::Stage>,
+    ) -> Result<bool> {
+        let stage = match *self {
+            Self::Norm(norm) => norm.gpu_stage(dtype, dims, false)?,
+            Self::NormSilu(norm) => norm.gpu_stage(dtype, dims, true)?,
+            Self::LayerNorm(norm) => norm.gpu_stage(dtype, dims)?,
+            Self::Linear(linear) => {
+                linear.check(dims)?;
+                let Some(stage) = linear.gpu_stage(dtype)? else {
+                    return Ok(false);
+                };
+                if let Some(width) = dims.last_mut() {
+                    *width = linear.out();
+                }
+                stage
+            }
+            Self::Conv(conv) | Self::TemporalConv(TemporalConv { conv }) => {
+                let (n, h, w, _) = four(dims)?;
+                conv.check(dims)?;
+                let Some(stage) = conv.gpu_stage(dtype, (n, h, w))? else {
+                    return Ok(false);
+                };
+                *dims = conv.output_dims((n, h, w))?;
+                stage
+            }
+            Self::Geglu => {
+                even(dims)?;
+                let stage = cuda::Stage::geglu(dtype, dims)?;
+                if let Some(width) = dims.last_mut() {
+                    *width /= 2;
+                }
+                stage
+            }
+            Self::Upsample(height, width) => {
+                let (n, h, w, c) = four(dims)?;
+                *dims = vec![n, height, width, c];
+                cuda::Stage::upsample(dtype, (n, h, w, c), (height, width))?
+            }
+            Self::Shift(shift) => {
+                let fits = !shift.track_op() && shift.dims().last() == dims.last();
+                return match stages.last_mut().filter(|_| fits) {
+                    Some(before) => before.shift(&shift.to_dtype(dtype)?),
+                    None => Ok(false),
+                };
+            }
+            Self::PositionsToBatch => {
+                let (b, f, s, c) = four(dims)?;
+                *dims = vec![b * s, f, c];
+                cuda::Stage::swap(dtype, (b, f, s), c, dims)?
+            }
+            Self::BatchToPositions(clips) => {
+                let &[n, f, c] = dims.as_slice() else {
+                    candle_core::bail!("a chain's piece wants three axes, got {dims:?}");
+                };
+                let s = n / clips.max(1);
+                *dims = vec![clips, f, s, c];
+                cuda::Stage::swap(dtype, (clips, s, f), c, dims)?
+            }
+        };
+        stages.push(stage);
+        Ok(true)
+    }
+
     /// The kernel for an input of shape `dims`, which becomes that of the output.
     fn stage(&self, dims: &mut Vec<usize>) -> Result<Option<Stage>> {
         let rank = dims.len();
-        let four = |dims: &[usize]| match *dims {
-            [n, h, w, c] => Ok((n, h, w, c)),
-            _ => candle_core::bail!("a chain's piece wants four axes, got {dims:?}"),
-        };
         Ok(Some(match *self {
             Self::Norm(norm) => Stage::GroupNorm(norm.checked_op(dims, false)?),
             Self::NormSilu(norm) => Stage::GroupNorm(norm.checked_op(dims, true)?),
@@ -184,9 +286,7 @@ impl Piece<'_> {
                 Stage::Product(product)
             }
             Self::Geglu => {
-                if !dims[rank - 1].is_multiple_of(2) {
-                    candle_core::bail!("geglu: the last axis of {dims:?} is odd");
-                }
+                even(dims)?;
                 dims[rank - 1] /= 2;
                 Stage::Geglu(Geglu)
             }
@@ -220,4 +320,18 @@ impl Piece<'_> {
             }
         }))
     }
+}
+
+fn four(dims: &[usize]) -> Result<(usize, usize, usize, usize)> {
+    match *dims {
+        [n, h, w, c] => Ok((n, h, w, c)),
+        _ => candle_core::bail!("a chain's piece wants four axes, got {dims:?}"),
+    }
+}
+
+fn even(dims: &[usize]) -> Result<()> {
+    if dims.last().is_none_or(|width| !width.is_multiple_of(2)) {
+        candle_core::bail!("geglu: the last axis of {dims:?} is odd");
+    }
+    Ok(())
 }

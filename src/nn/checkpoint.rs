@@ -7,8 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Result, Tensor, TensorId, Var};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, DType, Layout, MetalStorage, Result, Shape, Tensor,
+    TensorId, Var,
+};
 use serde::{Deserialize, Serialize};
 
 use super::param::unrecorded;
@@ -194,12 +198,12 @@ impl Segment<'_> {
             }
         }
         let outputs = (self.run)(&inputs)?;
-        // A scalar whose gradients are the pending ones. candle walks its terms from the last to the first, so what later
+        // A scalar whose gradients are the pending ones, whatever its value. candle walks its terms from the last to the first, so what later
         // segments said of an input comes first, then what they said of earlier outputs, then the rest of this segment:
         // the order in which an uncut pass adds gradients up.
         let mut sum: Option<Tensor> = None;
         let mut add = |tensor: &Tensor, gradient: &Tensor| -> Result<()> {
-            let term = tensor.mul(gradient)?.sum_all()?.to_dtype(DType::F32)?;
+            let term = tensor.apply_op1(Pulled(gradient.clone()))?;
             sum = Some(match sum.take() {
                 Some(sum) => sum.add(&term)?,
                 None => term,
@@ -225,6 +229,36 @@ impl Segment<'_> {
         }
         Ok(Some(store))
     }
+}
+
+/// A scalar by which the operand has this gradient; its value is of no interest.
+struct Pulled(Tensor);
+
+impl CustomOp1 for Pulled {
+    fn name(&self) -> &'static str {
+        "pulled"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        scalar(x)
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        scalar(x)
+    }
+
+    fn metal_fwd(&self, x: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+        scalar(x)
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+fn scalar<S: BackendStorage<Device: BackendDevice<Storage = S>>>(x: &S) -> Result<(S, Shape)> {
+    let shape = Shape::from(());
+    Ok((x.device().zeros_impl(&shape, DType::F32)?, shape))
 }
 
 /// Adds the gradients of variables to those found so far.

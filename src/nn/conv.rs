@@ -143,11 +143,13 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (n, h, w, _) = x.dims4()?;
         self.check(x.dims())?;
-        let (_, _, kh, kw) = self.dims;
-        let fits = kh * kw <= plan::Convolution::MOST_TAPS && cuda::is_ready(x);
-        if let Some(packed) = self.packed.as_ref().filter(|_| fits) {
-            let output = self.config.output_size((h, w), (kh, kw))?;
-            return self.on_gpu(x, packed, output);
+        if cuda::is_ready(x)
+            && let Some((how, bias)) = self.on_gpu(x.dtype(), (n, h, w))?
+        {
+            return match how {
+                OnGpu::Linear(weight) => cuda::frozen_linear(x, weight, bias),
+                OnGpu::Convolution(weight, size) => cuda::convolution(x, &weight, bias, size),
+            };
         }
         if !is_cpu(x) {
             let bias = self
@@ -212,28 +214,40 @@ impl Conv2d {
     }
 }
 
+/// A convolution as a GPU carries it out.
+enum OnGpu {
+    /// A kernel of one pixel is a linear layer: its weight `[o, i]`.
+    Linear(Tensor),
+    /// Its weight `[kh kw, i, o]`.
+    Convolution(Tensor, plan::Convolution),
+}
+
 impl Conv2d {
-    fn on_gpu(&self, x: &Tensor, packed: &Tensor, output: (usize, usize)) -> Result<Tensor> {
-        let (images, h, w, _) = x.dims4()?;
+    /// How a GPU carries the layer out on `[n, h, w, i]`, and its bias; none where the kernels do not take it.
+    fn on_gpu(
+        &self,
+        dtype: DType,
+        (images, h, w): (usize, usize, usize),
+    ) -> Result<Option<(OnGpu, Option<Tensor>)>> {
         let (columns, depth, kh, kw) = self.dims;
+        let fits = kh * kw <= plan::Convolution::MOST_TAPS;
+        let Some(packed) = self.packed.as_ref().filter(|_| fits) else {
+            return Ok(None);
+        };
         let Conv2dConfig { stride, padding } = self.config;
         let bias = match &self.bias {
-            Some(bias) => Some(
-                self.wide_bias
-                    .get(|| bias.to_dtype(plan::wide(x.dtype())))?,
-            ),
+            Some(bias) => Some(self.wide_bias.get(|| bias.to_dtype(plan::wide(dtype)))?),
             None => None,
         };
-        let weight = packed.to_dtype(x.dtype())?;
+        let weight = packed.to_dtype(dtype)?;
         if (kh, kw, stride) == (1, 1, 1) && padding == Padding::default() {
-            // A kernel of one pixel is a linear layer.
             let weight = weight.reshape((depth, columns))?.t()?;
-            return cuda::frozen_linear(x, weight, bias);
+            return Ok(Some((OnGpu::Linear(weight), bias)));
         }
         let convolution = plan::Convolution {
             images,
             input: (h, w),
-            output,
+            output: self.config.output_size((h, w), (kh, kw))?,
             kernel: (kh, kw),
             stride,
             before: (padding.top, padding.left),
@@ -241,7 +255,22 @@ impl Conv2d {
             columns,
             gradient: false,
         };
-        cuda::convolution(x, weight, bias, &convolution)
+        Ok(Some((OnGpu::Convolution(weight, convolution), bias)))
+    }
+
+    /// The convolution of `[n, h, w, i]` as part of a chain on the GPU.
+    pub(super) fn gpu_stage(
+        &self,
+        dtype: DType,
+        size: (usize, usize, usize),
+    ) -> Result<Option<cuda::Stage>> {
+        Ok(match self.on_gpu(dtype, size)? {
+            None => None,
+            Some((OnGpu::Linear(weight), bias)) => Some(cuda::Stage::linear(weight, bias)),
+            Some((OnGpu::Convolution(weight, convolution), bias)) => {
+                Some(cuda::Stage::convolution(&weight, bias, convolution)?)
+            }
+        })
     }
 }
 

@@ -3,6 +3,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::cuda;
+
 /// `[b, c, f, h, w]` to `[b, f, h, w, c]`, contiguous.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 2, 3, 4, 1))?.contiguous()
@@ -43,7 +45,7 @@ pub fn positions_to_batch(x: &Tensor) -> Result<Tensor> {
     if f == 1 {
         return x.reshape((b * s, f, c));
     }
-    x.transpose(1, 2)?.contiguous()?.reshape((b * s, f, c))
+    swapped(x)?.reshape((b * s, f, c))
 }
 
 /// `[b * s, f, c]` to `[b, f, s, c]` for `batch` clips, contiguous; the inverse of [`positions_to_batch`].
@@ -59,5 +61,13 @@ pub fn batch_to_positions(x: &Tensor, batch: usize) -> Result<Tensor> {
     if f == 1 {
         return x.reshape((batch, f, s, c));
     }
-    x.reshape((batch, s, f, c))?.transpose(1, 2)?.contiguous()
+    swapped(&x.reshape((batch, s, f, c))?)
+}
+
+/// `[b, p, q, c]` to `[b, q, p, c]`, contiguous.
+fn swapped(x: &Tensor) -> Result<Tensor> {
+    if cuda::is_ready(x) {
+        return cuda::swap_axes(x);
+    }
+    x.transpose(1, 2)?.contiguous()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
@@ -115,6 +115,12 @@ impl Linear {
             };
             return lora.beside(frozen.product(), &x);
         }
+        if let (Some(_), Some(lora)) = (&self.frozen, self.only_adapter())
+            && cuda::is_ready(x)
+        {
+            let weight = matrix(&self.weight)?.to_dtype(x.dtype())?;
+            return lora.beside_on_gpu((weight, self.gpu_bias(x.dtype())?), x);
+        }
         let y = self.plain(x)?;
         self.loras.iter().try_fold(y, |y, lora| lora.add_to(y, x))
     }
@@ -183,18 +189,29 @@ impl Linear {
     }
 
     fn on_gpu(&self, x: &Tensor) -> Result<Tensor> {
-        let bias = match &self.bias {
-            Some(bias) => {
-                let wide = || bias.tensor().to_dtype(plan::wide(x.dtype()))?.contiguous();
-                Some(self.wide_bias.get(wide)?)
-            }
-            None => None,
-        };
-        let weight = self.weight.tensor();
+        let bias = self.gpu_bias(x.dtype())?;
         if self.weight.is_trainable() {
-            return cuda::trained_linear(x, &weight, bias);
+            return cuda::trained_linear(x, &matrix(&self.weight)?, bias);
         }
-        cuda::frozen_linear(x, weight.to_dtype(x.dtype())?, bias)
+        cuda::frozen_linear(x, matrix(&self.weight)?.to_dtype(x.dtype())?, bias)
+    }
+
+    /// The bias in the type in which kernels compute for activations of `dtype`.
+    fn gpu_bias(&self, dtype: DType) -> Result<Option<Tensor>> {
+        let Some(bias) = &self.bias else {
+            return Ok(None);
+        };
+        let wide = || bias.tensor().to_dtype(plan::wide(dtype))?.contiguous();
+        self.wide_bias.get(wide).map(Some)
+    }
+
+    /// The layer as part of a chain on the GPU, where nothing in it learns and no adapter acts.
+    pub(super) fn gpu_stage(&self, dtype: DType) -> Result<Option<cuda::Stage>> {
+        if self.frozen.is_none() || !self.loras.iter().all(Lora::rests) {
+            return Ok(None);
+        }
+        let weight = matrix(&self.weight)?.to_dtype(dtype)?;
+        Ok(Some(cuda::Stage::linear(weight, self.gpu_bias(dtype)?)))
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {

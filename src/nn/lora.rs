@@ -161,6 +161,20 @@ impl Lora {
         x.contiguous()?.apply_op3(&down, &up, op)
     }
 
+    /// As [`Self::beside`] on a GPU, for the layer's weight in the type of `x` and its bias in the wide type.
+    pub(super) fn beside_on_gpu(
+        &self,
+        layer: (Tensor, Option<Tensor>),
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let (down, up) = (self.down.weight().tensor(), self.up.weight().tensor());
+        let dropping = self.branch.dropout().map(|dropout| {
+            let stream = dropout.stream.lane(self.number);
+            stream.dropping(1.0 - dropout.probability)
+        });
+        cuda::adapted_linear(x, layer, (&down, &up), self.branch.scale(), dropping)
+    }
+
     /// Whether it adds nothing in the pass at hand.
     pub(super) fn rests(&self) -> bool {
         self.branch.scale() == 0.0
@@ -180,6 +194,9 @@ impl Lora {
             Some(dropout) => dropout.apply(&branch, self.number)?,
             None => branch,
         };
+        if scale == 1.0 {
+            return y + branch;
+        }
         y + branch.affine(scale, 0.0)?
     }
 }

@@ -32,6 +32,7 @@ pub use attention::{Mask, attention};
 pub use chain::{Piece, Skip, chain};
 pub use checkpoint::{Checkpointing, Tape};
 pub use conv::{Conv2d, Conv2dConfig, Padding, TemporalConv};
+pub use cuda::device_memory;
 pub use embedding::timestep_embedding;
 pub use linear::Linear;
 pub use lora::{Branch, Dropout, Lora};

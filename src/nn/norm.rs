@@ -113,6 +113,18 @@ impl GroupNorm {
         Ok(self.op(silu))
     }
 
+    /// The norm as part of a chain on the GPU, for inputs of this shape.
+    pub(super) fn gpu_stage(
+        &self,
+        dtype: DType,
+        dims: &[usize],
+        silu: bool,
+    ) -> Result<cuda::Stage> {
+        self.affine.check("group norm", dims)?;
+        let how = (self.groups, self.eps, silu);
+        cuda::Stage::group_norm(dtype, dims, self.affine.wide(dtype)?, how)
+    }
+
     fn op(&self, silu: bool) -> GroupNormOp {
         let (weight, bias) = self.affine.numbers.clone();
         GroupNormOp {
@@ -165,6 +177,12 @@ impl LayerNorm {
     pub(super) fn checked_op(&self, dims: &[usize]) -> Result<LayerNormOp> {
         self.affine.check("layer norm", dims)?;
         Ok(self.op())
+    }
+
+    /// The norm as part of a chain on the GPU, for inputs of this shape.
+    pub(super) fn gpu_stage(&self, dtype: DType, dims: &[usize]) -> Result<cuda::Stage> {
+        self.affine.check("layer norm", dims)?;
+        cuda::Stage::layer_norm(dtype, dims, self.affine.wide(dtype)?, self.eps)
     }
 
     fn op(&self) -> LayerNormOp {

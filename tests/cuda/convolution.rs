@@ -88,6 +88,27 @@ fn check(case: &Case, types: &[DType]) {
         let plan = plan::convolution(dtype, &convolution.reversed(), false).unwrap();
         let backward = run(&plan, &[&grad, &packed, &bias]);
         assert_close(&what, &backward[0], &dx[0], tolerance(dtype));
+        // The same as products with matrices of what is read, in f64 and in two parts.
+        let unfolded = |read: &Tensor, size: &Convolution, weight: &Tensor| {
+            let pixels = size.images * size.output.0 * size.output.1;
+            let first = pixels / 3 + 1;
+            let parts = [(0, first), (first, pixels - first)].map(|part| {
+                let plan = plan::unfold(dtype, size, part).unwrap();
+                let rows = run(&plan, &[read])[0].reshape((part.1, ())).unwrap();
+                rows.to_dtype(DType::F64).unwrap()
+            });
+            let weight = weight.to_dtype(DType::F64).unwrap();
+            let weight = weight.reshape(((), size.columns)).unwrap();
+            Tensor::cat(&parts, 0).unwrap().matmul(&weight).unwrap()
+        };
+        let limit = 1e-12;
+        let product = unfolded(&x, &convolution, &packed)
+            .broadcast_add(&f64s[1])
+            .unwrap();
+        assert_close(&what, &product, &y, limit);
+        let turned = packed.transpose(2, 3).unwrap().contiguous().unwrap();
+        let product = unfolded(&grad, &convolution.reversed(), &turned);
+        assert_close(&what, &product, &dx[0], limit);
     }
 }
 

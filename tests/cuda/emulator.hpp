@@ -44,6 +44,7 @@ struct bf16 { u16 bits; };
 struct Dim3 { unsigned x = 1, y = 1, z = 1; };
 static Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+static inline float power_of_two(float x) { return exp2f(x); }
 static inline float __uint_as_float(u32 x) { float y; memcpy(&y, &x, 4); return y; }
 static inline u32 __float_as_uint(float x) { u32 y; memcpy(&y, &x, 4); return y; }
 
@@ -246,6 +247,7 @@ template <int count> static void emulated_matrices(u32 (&r)[count], const void *
     emulated::exchange(); // the rows may be overwritten only after all have read
 }
 static inline void load_matrices_x4(u32 (&r)[4], const void *row) { emulated_matrices(r, row, false); }
+static inline void load_matrices_x4_transposed(u32 (&r)[4], const void *row) { emulated_matrices(r, row, true); }
 static inline void load_matrices_x2(u32 (&r)[2], const void *row) { emulated_matrices(r, row, false); }
 static inline void load_matrices_x2_transposed(u32 (&r)[2], const void *row) { emulated_matrices(r, row, true); }
 

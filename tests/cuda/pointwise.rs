@@ -1,7 +1,7 @@
 //! Activation functions, biases, resizing and dropout.
 
 use candle_core::{DType, Device, Tensor};
-use spectral_motion::nn::plan::{self, ActivationKind, Dropping, Resizing};
+use spectral_motion::nn::plan::{self, ActivationKind, Added, Dropping, Resizing};
 use spectral_motion::nn::{self, NoiseStream, Purpose};
 
 use super::emulator::{TYPES, assert_close, random, reference, run, tolerance};
@@ -63,22 +63,77 @@ fn geglu_and_its_gradient() {
 }
 
 #[test]
-fn a_bias_is_added_in_place() {
-    for (rows, width) in [(19, 24), (7, 13)] {
+fn what_is_added_in_place() {
+    let all = Added {
+        bias: true,
+        shift: Some(3),
+        skip: true,
+    };
+    let bias = Added {
+        bias: true,
+        ..Added::default()
+    };
+    let skip = Added {
+        skip: true,
+        ..Added::default()
+    };
+    let shift = Added {
+        shift: Some(1),
+        ..Added::default()
+    };
+    for (rows, width, added) in [
+        (21, 24, all),
+        (6, 13, all),
+        (19, 24, bias),
+        (7, 13, skip),
+        (7, 16, shift),
+    ] {
         for dtype in TYPES {
-            let (y, bias) = (
-                random(1, &[rows, width], dtype),
-                random(2, &[width], plan::wide(dtype)),
-            );
+            let groups = added.shift.unwrap_or(1);
+            let y = random(1, &[rows, width], dtype);
+            let bias = random(2, &[width], plan::wide(dtype));
+            let shift = random(3, &[groups, width], dtype);
+            let skip = random(4, &[rows, width], dtype);
             let wide = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
-            let expected = wide(&y).broadcast_add(&wide(&bias)).unwrap();
-            let results = run(&plan::add_bias(dtype, rows, width).unwrap(), &[&y, &bias]);
-            assert_close(
-                &format!("bias {dtype:?}"),
-                &results[0],
-                &expected,
-                tolerance(dtype),
-            );
+            let mut expected = wide(&y).reshape((groups, rows / groups, width)).unwrap();
+            let mut inputs = vec![&y];
+            if added.bias {
+                inputs.push(&bias);
+                expected = expected.broadcast_add(&wide(&bias)).unwrap();
+            }
+            if added.shift.is_some() {
+                inputs.push(&shift);
+                let shift = wide(&shift).unsqueeze(1).unwrap();
+                expected = expected.broadcast_add(&shift).unwrap();
+            }
+            if added.skip {
+                inputs.push(&skip);
+                let skip = wide(&skip).reshape(expected.shape()).unwrap();
+                expected = (expected + skip).unwrap();
+            }
+            let results = run(&plan::add_to(dtype, (rows, width), added).unwrap(), &inputs);
+            let what = format!("{added:?} {dtype:?}");
+            assert_close(&what, &results[0], &expected, tolerance(dtype));
+        }
+    }
+}
+
+#[test]
+fn axes_change_places() {
+    for (b, p, q, c) in [(2, 5, 12, 24), (1, 1, 7, 3), (1, 16, 9, 8)] {
+        for dtype in TYPES {
+            let x = random(1, &[b, p, q, c], dtype);
+            let expected = x.transpose(1, 2).unwrap().contiguous().unwrap();
+            let plan = plan::swap_axes(dtype, (b, p, q), c).unwrap();
+            assert_close("swap", &run(&plan, &[&x])[0], &expected, 0.0);
+        }
+    }
+    for (b, rows, columns) in [(2, 70, 130), (3, 8, 64), (1, 2, 2)] {
+        for dtype in TYPES {
+            let x = random(1, &[b, rows, columns], dtype);
+            let expected = x.t().unwrap().contiguous().unwrap();
+            let plan = plan::transpose(dtype, b, (rows, columns)).unwrap();
+            assert_close("transpose", &run(&plan, &[&x])[0], &expected, 0.0);
         }
     }
 }

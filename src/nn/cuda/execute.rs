@@ -8,8 +8,8 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUfunction_attribute, CUmemPool_attribute, CUresult, cuDeviceGetDefaultMemPool,
-    cuMemPoolSetAttribute,
+    CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult, cuDeviceGetDefaultMemPool,
+    cuMemPoolGetAttribute, cuMemPoolSetAttribute,
 };
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
@@ -48,20 +48,54 @@ pub fn is_capable(device: &CudaDevice) -> bool {
 
 /// Lets the driver keep freed memory for the next step instead of unmapping it whenever the host waits. Where a driver cannot,
 /// it is only slower.
+fn keep_freed_memory(context: &CudaContext) {
+    if let Some(pool) = pool(context) {
+        set(
+            pool,
+            CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            u64::MAX,
+        );
+    }
+}
+
+/// Where a device's memory comes from, where its driver has pools.
 #[expect(
     unsafe_code,
-    reason = "a setting of the driver's memory pool that cudarc does not wrap"
+    reason = "the driver's memory pool, which cudarc does not wrap"
 )]
-fn keep_freed_memory(context: &CudaContext) {
+fn pool(context: &CudaContext) -> Option<CUmemoryPool> {
     let mut pool = std::ptr::null_mut();
-    let mut all = u64::MAX;
-    let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: both calls read and write the variables above only; the pool is the device's own and lives as long as it.
-    unsafe {
-        if cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) == CUresult::CUDA_SUCCESS {
-            let _ = cuMemPoolSetAttribute(pool, threshold, (&raw mut all).cast());
-        }
-    }
+    // SAFETY: the call writes the variable above only; the pool is the device's own and lives as long as it.
+    let found = unsafe { cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) };
+    (found == CUresult::CUDA_SUCCESS).then_some(pool)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a setting of the driver's memory pool, which cudarc does not wrap"
+)]
+fn set(pool: CUmemoryPool, what: CUmemPool_attribute, mut value: u64) {
+    // SAFETY: the attributes used here are 64-bit words, and the call reads this one only.
+    let _ = unsafe { cuMemPoolSetAttribute(pool, what, (&raw mut value).cast()) };
+}
+
+/// Bytes in use on the device, and the most since the last call.
+#[expect(
+    unsafe_code,
+    reason = "a number of the driver's memory pool, which cudarc does not wrap"
+)]
+pub fn memory(device: &CudaDevice) -> Option<(u64, u64)> {
+    let pool = pool(device.cuda_stream().context())?;
+    let read = |what| {
+        let mut value = 0u64;
+        // SAFETY: both attributes are 64-bit words, and the call writes this one only.
+        let read = unsafe { cuMemPoolGetAttribute(pool, what, (&raw mut value).cast()) };
+        (read == CUresult::CUDA_SUCCESS).then_some(value)
+    };
+    let used = read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    let most = read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+    set(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, 0);
+    Some((used, most))
 }
 
 /// The buffers of a plan that is given these inputs, contiguous and each beginning at a multiple of 16 bytes.
@@ -85,7 +119,7 @@ pub fn execute(plan: &Plan, inputs: &[(&CudaStorage, &Layout)]) -> Result<Vec<Cu
     unsafe_code,
     reason = "memory that the plan's launches fill before anything reads it"
 )]
-fn allocate(device: &CudaDevice, buffer: Buffer) -> Result<CudaStorage> {
+pub fn allocate(device: &CudaDevice, buffer: Buffer) -> Result<CudaStorage> {
     fn typed<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(
         device: &CudaDevice,
         len: usize,
@@ -245,6 +279,69 @@ fn compiled(source: Source) -> Result<Arc<String>> {
             source.file
         ),
     }
+}
+
+/// A product `c [m, n] = a [m, k] b [k, n]` of 16-bit numbers, contiguous, with sums in f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// The first row of `c` that is written: `c` may have more rows than `m`.
+    pub first_row: usize,
+}
+
+/// Writes a product's rows into `c`.
+#[expect(
+    unsafe_code,
+    reason = "a product that candle does not offer: its result goes into a part of a buffer"
+)]
+pub fn multiply_into(
+    c: &CudaStorage,
+    (a, a_layout): (&CudaStorage, &Layout),
+    (b, b_layout): (&CudaStorage, &Layout),
+    product: Product,
+) -> Result<()> {
+    let Product { m, n, k, first_row } = product;
+    let kind = match c.dtype() {
+        DType::F16 => blas::cudaDataType::CUDA_R_16F,
+        DType::BF16 => blas::cudaDataType::CUDA_R_16BF,
+        other => candle_core::bail!("no product of parts of {other:?}"),
+    };
+    let device = c.device();
+    let stream = device.cuda_stream();
+    let (one, zero) = (1f32, 0f32);
+    let a = address(a, a_layout, &stream)?;
+    let b = address(b, b_layout, &stream)?;
+    let part = Layout::contiguous_with_offset((m, n), first_row * n);
+    let c = address(c, &part, &stream)?;
+    let int = |n: usize| i32::try_from(n).map_err(candle_core::Error::wrap);
+    // SAFETY: cuBLAS counts by columns: a matrix by rows is its transpose there. All three lie on this stream's device and are as
+    // long as the sizes say.
+    unsafe {
+        gemm_ex(
+            *device.cublas_handle().handle(),
+            blas::cublasOperation_t::CUBLAS_OP_N,
+            blas::cublasOperation_t::CUBLAS_OP_N,
+            int(n)?,
+            int(m)?,
+            int(k)?,
+            (&raw const one).cast(),
+            b as *const _,
+            kind,
+            int(n)?,
+            a as *const _,
+            kind,
+            int(k)?,
+            (&raw const zero).cast(),
+            c as *mut _,
+            kind,
+            int(n)?,
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .map_err(candle_core::Error::wrap)
 }
 
 /// `gradᵀ x` for `grad [rows, o]` and `x [rows, i]`, summed and kept in f32 (f64 for f64): `[o, i]`.

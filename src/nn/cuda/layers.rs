@@ -1,12 +1,10 @@
 //! The layers as planned operations.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::planned::{Given, Planned};
 use crate::nn::attention::Mask;
-use crate::nn::plan::{
-    self, ActivationKind, AttentionPlan, Convolution, Dropping, GroupNormPlan, Resizing,
-};
+use crate::nn::plan::{self, ActivationKind, AttentionPlan, Dropping, GroupNormPlan, Resizing};
 
 /// An activation function, any shape.
 pub fn activation(x: &Tensor, kind: ActivationKind) -> Result<Tensor> {
@@ -18,37 +16,64 @@ pub fn activation(x: &Tensor, kind: ActivationKind) -> Result<Tensor> {
 
 /// `[.., 2 width]` to `[.., width]`.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    let width = x.dim(D::Minus1)? / 2;
-    let rows = x.elem_count() / (2 * width).max(1);
-    let mut shape = x.dims().to_vec();
+    geglu_op(x.dtype(), x.dims())?.apply1(x)
+}
+
+pub(super) fn geglu_op(dtype: DType, dims: &[usize]) -> Result<Planned> {
+    let (rows, width) = rows(dims);
+    let width = width / 2;
+    let mut shape = dims.to_vec();
     shape.pop();
     shape.push(width);
-    let forward = plan::geglu_forward(x.dtype(), rows, width)?;
-    let backward = plan::geglu_backward(x.dtype(), rows, width)?;
-    Planned::new("geglu", &shape, forward, backward).apply1(x)
+    let forward = plan::geglu_forward(dtype, rows, width)?;
+    let backward = plan::geglu_backward(dtype, rows, width)?;
+    Ok(Planned::new("geglu", &shape, forward, backward))
 }
 
 /// Images `[n, h, w, c]` to another size.
 pub fn upsample_nearest(x: &Tensor, to: (usize, usize)) -> Result<Tensor> {
-    let (images, h, w, channels) = x.dims4()?;
+    upsample_op(x.dtype(), x.dims4()?, to)?.apply1(x)
+}
+
+pub(super) fn upsample_op(
+    dtype: DType,
+    (images, h, w, channels): (usize, usize, usize, usize),
+    to: (usize, usize),
+) -> Result<Planned> {
     let resizing = Resizing {
         images,
         from: (h, w),
         to,
         channels,
     };
-    let forward = plan::nearest_forward(x.dtype(), resizing)?;
-    let backward = plan::nearest_backward(x.dtype(), resizing)?;
-    let planned = Planned {
+    let forward = plan::nearest_forward(dtype, resizing)?;
+    let backward = plan::nearest_backward(dtype, resizing)?;
+    let shape = [images, to.0, to.1, channels];
+    Ok(Planned {
         given: vec![Given::Gradient],
-        ..Planned::new(
-            "upsample nearest",
-            &[images, to.0, to.1, channels],
-            forward,
-            backward,
-        )
-    };
-    planned.apply1(x)
+        ..Planned::new("upsample nearest", &shape, forward, backward)
+    })
+}
+
+/// `[b, p, q, c]` to `[b, q, p, c]`, as `shape`.
+pub(super) fn swap_op(
+    dtype: DType,
+    (batch, outer, inner): (usize, usize, usize),
+    width: usize,
+    shape: &[usize],
+) -> Result<Planned> {
+    let forward = plan::swap_axes(dtype, (batch, outer, inner), width)?;
+    let backward = plan::swap_axes(dtype, (batch, inner, outer), width)?;
+    Ok(Planned {
+        given: vec![Given::Gradient],
+        ..Planned::new("swap", shape, forward, backward)
+    })
+}
+
+/// `[b, p, q, c]` to `[b, q, p, c]`.
+pub fn swap_axes(x: &Tensor) -> Result<Tensor> {
+    let (b, p, q, c) = x.dims4()?;
+    swap_op(x.dtype(), (b, p, q), c, &[b, q, p, c])?.apply1(x)
 }
 
 /// Dropout, any shape.
@@ -61,38 +86,57 @@ pub fn dropout(x: &Tensor, dropping: Dropping) -> Result<Tensor> {
     planned.apply1(x)
 }
 
+/// Rows and their width.
+fn rows(dims: &[usize]) -> (usize, usize) {
+    let width = dims.last().copied().unwrap_or(1);
+    (dims.iter().product::<usize>() / width.max(1), width)
+}
+
 /// Layer norm over the last axis; `weight` and `bias` in the wide type.
-pub fn layer_norm(x: &Tensor, (weight, bias): (Tensor, Tensor), eps: f64) -> Result<Tensor> {
-    let width = x.dim(D::Minus1)?;
-    let rows = x.elem_count() / width.max(1);
-    let forward = plan::layer_norm_forward(x.dtype(), rows, width, eps)?;
-    let backward = plan::layer_norm_backward(x.dtype(), rows, width, eps)?;
-    let planned = Planned {
+pub fn layer_norm(x: &Tensor, affine: (Tensor, Tensor), eps: f64) -> Result<Tensor> {
+    layer_norm_op(x.dtype(), x.dims(), affine, eps)?.apply1(x)
+}
+
+pub(super) fn layer_norm_op(
+    dtype: DType,
+    dims: &[usize],
+    (weight, bias): (Tensor, Tensor),
+    eps: f64,
+) -> Result<Planned> {
+    let (rows, width) = rows(dims);
+    let forward = plan::layer_norm_forward(dtype, rows, width, eps)?;
+    let backward = plan::layer_norm_backward(dtype, rows, width, eps)?;
+    Ok(Planned {
         constants: vec![weight, bias],
         given: vec![Given::Argument(0), Given::Gradient, Given::Constant(0)],
-        ..Planned::new("layer norm", x.dims(), forward, backward)
-    };
-    planned.apply1(x)
+        ..Planned::new("layer norm", dims, forward, backward)
+    })
 }
 
 /// Group norm of `[n, .., c]`; `weight` and `bias` in the wide type.
-pub fn group_norm(
-    x: &Tensor,
+pub fn group_norm(x: &Tensor, affine: (Tensor, Tensor), how: (usize, f64, bool)) -> Result<Tensor> {
+    group_norm_op(x.dtype(), x.dims(), affine, how)?.apply1(x)
+}
+
+pub(super) fn group_norm_op(
+    dtype: DType,
+    dims: &[usize],
     (weight, bias): (Tensor, Tensor),
     (groups, eps, silu): (usize, f64, bool),
-) -> Result<Tensor> {
-    let (images, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
+) -> Result<Planned> {
+    let (rows, channels) = rows(dims);
+    let images = dims.first().copied().unwrap_or(1);
     let norm = GroupNormPlan {
         images,
-        rows: x.elem_count() / (images * channels).max(1),
+        rows: rows / images.max(1),
         channels,
         groups,
         eps,
         silu,
     };
-    let forward = plan::group_norm_forward(x.dtype(), &norm)?;
-    let backward = plan::group_norm_backward(x.dtype(), &norm)?;
-    let planned = Planned {
+    let forward = plan::group_norm_forward(dtype, &norm)?;
+    let backward = plan::group_norm_backward(dtype, &norm)?;
+    Ok(Planned {
         constants: vec![weight, bias],
         given: vec![
             Given::Argument(0),
@@ -101,30 +145,8 @@ pub fn group_norm(
             Given::Constant(0),
             Given::Constant(1),
         ],
-        ..Planned::new("group norm", x.dims(), forward, backward)
-    };
-    planned.apply1(x)
-}
-
-/// A convolution; `weight [kh kw, i, o]` in the type of `x`, `bias` in the wide type.
-pub fn convolution(
-    x: &Tensor,
-    weight: Tensor,
-    bias: Option<Tensor>,
-    convolution: &Convolution,
-) -> Result<Tensor> {
-    let (h, w) = convolution.output;
-    let shape = [convolution.images, h, w, convolution.columns];
-    let forward = plan::convolution(x.dtype(), convolution, bias.is_some())?;
-    let backward = plan::convolution(x.dtype(), &convolution.reversed(), false)?;
-    // Without a bias the kernel is given the weight in its place and does not look.
-    let bias = bias.unwrap_or_else(|| weight.clone());
-    let planned = Planned {
-        constants: vec![weight, bias],
-        given: vec![Given::Gradient, Given::Constant(0), Given::Constant(1)],
-        ..Planned::new("convolution", &shape, forward, backward)
-    };
-    planned.apply1(x)
+        ..Planned::new("group norm", dims, forward, backward)
+    })
 }
 
 /// Attention, or none where the kernels do not take its sizes.

@@ -6,15 +6,14 @@ use candle_core::{
 };
 
 use super::execute;
-use super::planned::{cuda, ready};
-use crate::nn::plan::{self, Plan};
+use super::planned::{Addends, cuda, ready};
 
 /// `y = x Wᵀ + b` with a weight that is captured: being no argument, it cannot be given a gradient.
-struct FrozenLinear {
+pub(super) struct FrozenLinear {
     /// `[o, i]`, contiguous, in the type of `x`.
-    weight: Tensor,
+    pub weight: Tensor,
     /// `[o]` in the wide type.
-    bias: Option<Tensor>,
+    pub bias: Option<Tensor>,
 }
 
 /// For `x [.., i]`, `weight [o, i]` contiguous in the type of `x`, `bias [o]` in the wide type.
@@ -23,7 +22,7 @@ pub fn frozen_linear(x: &Tensor, weight: Tensor, bias: Option<Tensor>) -> Result
 }
 
 /// `x` times the transpose of `weight`, and the bias in place.
-fn product(
+pub(super) fn product(
     (x, layout): (&CudaStorage, &Layout),
     (weight, weight_layout): (&CudaStorage, &Layout),
     bias: Option<&Tensor>,
@@ -36,17 +35,11 @@ fn product(
     let flat = Layout::contiguous_with_offset((rows, width), layout.start_offset());
     let transposed = weight_layout.transpose(0, 1)?;
     let y = x.matmul(weight, (1, rows, out, width), &flat, &transposed)?;
-    if let Some(bias) = bias {
-        let plan: Plan = plan::add_bias(y.dtype(), rows, out)?;
-        let (bias, bias_layout) = bias.storage_and_layout();
-        execute::execute(
-            &plan,
-            &[
-                (&y, &Layout::contiguous((rows, out))),
-                (cuda(&bias)?, bias_layout),
-            ],
-        )?;
-    }
+    let bias = Addends {
+        bias,
+        ..Addends::default()
+    };
+    bias.add_to(&y, (rows, out))?;
     Ok((y, shape.into()))
 }
 

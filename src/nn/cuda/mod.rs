@@ -4,6 +4,9 @@
 //! needed, for the type and sizes at hand, and kept for the process. They need compute capability 8.0 (2020); older GPUs get
 //! the compositions of [`super::composed`]. Nothing here waits for the device.
 
+mod adapted;
+mod chain;
+mod convolution;
 mod layers;
 mod linear;
 mod planned;
@@ -14,8 +17,11 @@ mod execute;
 #[path = "absent.rs"]
 mod execute;
 
+pub(super) use adapted::adapted_linear;
+pub(super) use chain::{Skip, Stage, chain};
+pub(super) use convolution::convolution;
 pub(super) use layers::{
-    activation, attention, convolution, dropout, geglu, group_norm, layer_norm, upsample_nearest,
+    activation, attention, dropout, geglu, group_norm, layer_norm, swap_axes, upsample_nearest,
 };
 pub(super) use linear::{frozen_linear, trained_linear};
 pub(crate) use planned::{Given, Planned, Prepared, run};
@@ -36,5 +42,14 @@ pub(crate) fn is_capable(device: &Device) -> bool {
     match device {
         Device::Cuda(device) => execute::is_capable(device),
         _ => false,
+    }
+}
+
+/// Bytes that tensors hold on a GPU, and the most since the last call; none elsewhere, and where the driver does not tell.
+#[must_use]
+pub fn device_memory(device: &Device) -> Option<(u64, u64)> {
+    match device {
+        Device::Cuda(device) => execute::memory(device),
+        _ => None,
     }
 }

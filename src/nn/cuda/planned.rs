@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use candle_core::backend::BackendStorage as _;
 use candle_core::op::BackpropOp;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor,
@@ -9,7 +10,7 @@ use candle_core::{
 
 use super::execute;
 use crate::nn::param::grad_enabled;
-use crate::nn::plan::Plan;
+use crate::nn::plan::{self, Added, Plan};
 
 /// What a plan is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,24 +60,29 @@ impl Planned {
     }
 
     /// The result for `x`; inside `no_grad` nothing is recorded.
-    pub fn apply1(mut self, x: &Tensor) -> Result<Tensor> {
-        self.align()?;
-        ready(x)?.apply_op1(self)
+    pub fn apply1(self, x: &Tensor) -> Result<Tensor> {
+        ready(x)?.apply_op1(self.aligned()?)
     }
 
     /// The result for three arguments; inside `no_grad` nothing is recorded.
-    pub fn apply3(mut self, x: [&Tensor; 3]) -> Result<Tensor> {
-        self.align()?;
+    pub fn apply3(self, x: [&Tensor; 3]) -> Result<Tensor> {
+        let mut this = self.aligned()?;
         let [a, b, c] = [ready(x[0])?, ready(x[1])?, ready(x[2])?];
-        self.wanted = [&a, &b, &c].map(Tensor::track_op);
-        a.apply_op3(&b, &c, self)
+        this.wanted = [&a, &b, &c].map(Tensor::track_op);
+        a.apply_op3(&b, &c, this)
     }
 
-    fn align(&mut self) -> Result<()> {
+    /// The operation with constants that kernels can read.
+    pub fn aligned(mut self) -> Result<Self> {
         for constant in &mut self.constants {
             *constant = aligned(&constant.detach())?;
         }
-        Ok(())
+        Ok(self)
+    }
+
+    /// Whether the backward pass reads the argument's numbers.
+    pub fn reads_input(&self) -> bool {
+        self.given.contains(&Given::Argument(0))
     }
 
     fn go(&self, arguments: &[(&CudaStorage, &Layout)]) -> Result<(CudaStorage, Shape)> {
@@ -167,6 +173,60 @@ pub(crate) fn run(plan: &Plan, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         .collect())
 }
 
+/// What is added to a result in place, in one pass over it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Addends<'a> {
+    /// `[width]` in the wide type.
+    pub bias: Option<&'a Tensor>,
+    /// `[groups, width]`, each row to an equal share of the rows.
+    pub shift: Option<&'a Tensor>,
+    /// `[rows, width]`.
+    pub skip: Option<(&'a CudaStorage, &'a Layout)>,
+}
+
+impl Addends<'_> {
+    /// `y [rows, width]` plus what there is.
+    pub fn add_to(self, y: &CudaStorage, (rows, width): (usize, usize)) -> Result<()> {
+        let added = Added {
+            bias: self.bias.is_some(),
+            shift: self.shift.map(|shift| shift.dim(0)).transpose()?,
+            skip: self.skip.is_some(),
+        };
+        if added == Added::default() {
+            return Ok(());
+        }
+        let plan = plan::add_to(y.dtype(), (rows, width), added)?;
+        let whole = Layout::contiguous((rows, width));
+        let held: Vec<_> = [self.bias, self.shift]
+            .into_iter()
+            .flatten()
+            .map(Tensor::storage_and_layout)
+            .collect();
+        let mut inputs = vec![(y, &whole)];
+        for (storage, layout) in &held {
+            inputs.push((cuda(storage)?, *layout));
+        }
+        inputs.extend(self.skip);
+        execute::execute(&plan, &inputs).map(drop)
+    }
+}
+
+/// `a + b`, in the place of `a`, which nobody else has.
+pub(super) fn add_in_place(a: Tensor, b: &Tensor) -> Result<Tensor> {
+    let b = aligned(&b.detach())?;
+    let count = a.elem_count();
+    {
+        let (a, _) = a.storage_and_layout();
+        let (b, layout) = b.storage_and_layout();
+        let skip = Addends {
+            skip: Some((cuda(&b)?, layout)),
+            ..Addends::default()
+        };
+        skip.add_to(cuda(&a)?, (1, count))?;
+    }
+    Ok(a)
+}
+
 /// A tensor around a result.
 pub(super) fn tensor(storage: CudaStorage, shape: Shape) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
@@ -189,10 +249,10 @@ pub(super) fn ready(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Contiguous, and beginning at a multiple of 16 bytes, which a part of another tensor need not.
-fn aligned(x: &Tensor) -> Result<Tensor> {
+pub(super) fn aligned(x: &Tensor) -> Result<Tensor> {
     let start = x.layout().start_offset() * x.dtype().size_in_bytes();
     if x.is_contiguous() && !start.is_multiple_of(16) {
-        x.copy()
+        x.force_contiguous()
     } else {
         x.contiguous()
     }

@@ -43,6 +43,24 @@ impl Convolution {
             ..self
         }
     }
+
+    /// As the kernels take them.
+    pub(super) fn sizes(&self) -> [usize; 12] {
+        [
+            self.images,
+            self.input.0,
+            self.input.1,
+            self.output.0,
+            self.output.1,
+            self.kernel.0,
+            self.kernel.1,
+            self.stride,
+            self.before.0,
+            self.before.1,
+            self.depth,
+            self.columns,
+        ]
+    }
 }
 
 /// Pixels of a block, its threads, and the stages of copies ahead of the products; the kernels'.
@@ -89,28 +107,7 @@ pub fn convolution(dtype: DType, convolution: &Convolution, has_bias: bool) -> R
     let mut plan = Plan::default();
     let y = plan.buffer(dtype, pixels * columns);
     let mut args = vec![Arg::Input(0), Arg::Input(1), Arg::Input(2), y];
-    let Convolution {
-        input,
-        output,
-        kernel,
-        before,
-        ..
-    } = *convolution;
-    let sizes = [
-        convolution.images,
-        input.0,
-        input.1,
-        output.0,
-        output.1,
-        kernel.0,
-        kernel.1,
-        convolution.stride,
-        before.0,
-        before.1,
-        convolution.depth,
-        columns,
-    ];
-    for size in sizes {
+    for size in convolution.sizes() {
         args.push(int(size)?);
     }
     args.push(flag(has_bias));

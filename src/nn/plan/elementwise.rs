@@ -86,13 +86,52 @@ pub fn geglu_backward(dtype: DType, rows: usize, width: usize) -> Result<Plan> {
     by_width(plan, "geglu_backward", (dtype, rows, width), args)
 }
 
-/// Inputs `y [rows, width]`, which is changed, and `bias [width]` in the wide type.
+/// What is added to rows of numbers besides each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// A row in the wide type, to all rows.
+    pub bias: bool,
+    /// As many rows as this, each to an equal share of consecutive rows.
+    pub shift: Option<usize>,
+    /// Numbers like those that are changed.
+    pub skip: bool,
+}
+
+/// Inputs `y [rows, width]`, which is changed, then what is added to it, in the order of [`Added`]: `bias [width]`,
+/// `shift [groups, width]`, `skip [rows, width]`.
 ///
 /// # Errors
-/// When a kernel cannot hold the sizes.
-pub fn add_bias(dtype: DType, rows: usize, width: usize) -> Result<Plan> {
-    let args = vec![Arg::Input(0), Arg::Input(1)];
-    by_width(Plan::default(), "add_bias", (dtype, rows, width), args)
+/// When a kernel cannot hold the sizes, or the rows are not a multiple of the groups.
+pub fn add_to(dtype: DType, (rows, width): (usize, usize), added: Added) -> Result<Plan> {
+    let groups = added.shift.unwrap_or(1);
+    if groups == 0 || !rows.is_multiple_of(groups) {
+        candle_core::bail!("{rows} rows are not a multiple of {groups}");
+    }
+    let mut args = vec![Arg::Input(0)];
+    let mut next = 1;
+    let mut has = 0;
+    for (bit, there) in [added.bias, added.shift.is_some(), added.skip]
+        .into_iter()
+        .enumerate()
+    {
+        // The kernel does not look at what is not there.
+        args.push(Arg::Input(if there { next } else { 0 }));
+        next += usize::from(there);
+        has |= i32::from(there) << bit;
+    }
+    let (packed, size) = pack(dtype, width);
+    let runs = word(rows * width / size)?;
+    args.extend([
+        Arg::I32(has),
+        flag(packed),
+        Arg::U32(word(width / size)?),
+        Arg::U32(word(rows / groups * width / size)?),
+        Arg::U32(runs),
+    ]);
+    let mut plan = Plan::default();
+    let source = Source::of("elementwise", dtype)?;
+    plan.launch(source, "add_to", Shape::spread(runs), args);
+    Ok(plan)
 }
 
 fn by_width(

@@ -7,6 +7,7 @@
 mod attention;
 mod convolution;
 mod elementwise;
+mod layout;
 mod norm;
 mod optimizer;
 mod source;
@@ -15,9 +16,10 @@ mod spectral;
 pub use attention::{AttentionPlan, attention_backward, attention_forward};
 pub use convolution::{Convolution, convolution};
 pub use elementwise::{
-    ActivationKind, Dropping, Resizing, activation_backward, activation_forward, add_bias, dropout,
-    geglu_backward, geglu_forward, nearest_backward, nearest_forward,
+    ActivationKind, Added, Dropping, Resizing, activation_backward, activation_forward, add_to,
+    dropout, geglu_backward, geglu_forward, nearest_backward, nearest_forward,
 };
+pub use layout::{swap_axes, transpose, unfold};
 pub use norm::{
     GroupNormPlan, group_norm_backward, group_norm_forward, layer_norm_backward, layer_norm_forward,
 };

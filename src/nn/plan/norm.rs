@@ -72,10 +72,12 @@ impl GroupNormPlan {
 
     fn pieces_shape(&self, shared: usize) -> Result<Shape> {
         let (_, pieces) = self.pieces();
+        let rounds = self.channels.div_ceil(THREADS as usize).max(1);
+        let share = self.channels.div_ceil(rounds).max(1);
         Ok(Shape {
             grid: [word(pieces)?, side(self.images)?, 1],
-            // Whole warps; no more threads than channels.
-            threads: word(self.channels.next_multiple_of(32))?.min(THREADS),
+            // Whole warps, and every thread the same number of channels.
+            threads: word(share.next_multiple_of(32))?,
             shared: word(shared)?,
         })
     }
@@ -129,14 +131,19 @@ pub fn group_norm_forward(dtype: DType, norm: &GroupNormPlan) -> Result<Plan> {
         ],
     );
     let wide_group = int(norm.channels / norm.groups)?;
+    // A thread takes a few pieces.
+    let threads = (pieces.next_multiple_of(32)).min(THREADS as usize);
     plan.launch(
         source,
         "group_norm_statistics",
-        Shape::warps(word(groups)?),
+        Shape {
+            grid: [word(groups)?, 1, 1],
+            threads: word(threads)?,
+            shared: word(threads / 32 * 3 * size)?,
+        },
         vec![
             moments,
             statistics,
-            int(norm.images)?,
             group_count,
             int(pieces)?,
             rows,

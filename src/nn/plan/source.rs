@@ -53,6 +53,7 @@ files!(
     "elementwise",
     "group_norm",
     "layer_norm",
+    "layout",
     "optimizer",
     "random",
     "resize",
@@ -62,9 +63,10 @@ files!(
 );
 
 /// What the files include, in the order in which each needs those before it.
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 5] = [
     ("hardware", include_str!("../cuda/kernels/hardware.cuh")),
     ("common", include_str!("../cuda/kernels/common.cuh")),
+    ("image", include_str!("../cuda/kernels/image.cuh")),
     ("mma", include_str!("../cuda/kernels/mma.cuh")),
     ("attention", include_str!("../cuda/kernels/attention.cuh")),
 ];

@@ -34,6 +34,7 @@ __device__ void attention_forward(const Sizes &s, const T *q, const T *k, const 
     Place at = place_of(s);
     fetch_rows<T, WIDTH>(queries, q + at.queries, first, ROWS, s.queries, s.width, at.row_stride, threadIdx.x, WARPS * 32);
     A sums[WIDTH / 8][4], largest[2] = {HIDDEN, HIDDEN}, total[2] = {0, 0};
+    const A scale = A(s.scale * Power<T>::UNIT);
     clear(sums);
     int end = s.causal && first + ROWS < s.keys ? first + ROWS : s.keys;
     for (int key = 0; key < end; key += HELD) {
@@ -47,37 +48,37 @@ __device__ void attention_forward(const Sizes &s, const T *q, const T *k, const 
         A scores[HELD / 8][4];
         rows_by_rows<T, WIDTH>(scores, own, PITCH, keys, PITCH);
         A before[2] = {largest[0], largest[1]};
+        if (s.causal || key + HELD > s.keys)
+            for (int n = 0; n < HELD / 8; n++)
+                for (int i = 0; i < 4; i++)
+                    if (!sees(s, mine + row_of(i), key + n * 8 + column_of(i))) scores[n][i] = A(HIDDEN);
         for (int n = 0; n < HELD / 8; n++)
-            for (int i = 0; i < 4; i++) {
-                bool seen = sees(s, mine + row_of(i), key + n * 8 + column_of(i));
-                scores[n][i] = seen ? scores[n][i] * A(s.scale) : A(HIDDEN);
-                largest[i / 2] = larger(largest[i / 2], scores[n][i]);
-            }
-        A rescale[2];
+            for (int i = 0; i < 4; i++) largest[i / 2] = larger(largest[i / 2], scores[n][i]);
+        A rescale[2], shift[2];
         for (int half = 0; half < 2; half++) {
             largest[half] = row_largest(largest[half]);
-            rescale[half] = exponential(before[half] - largest[half]);
+            shift[half] = largest[half] * scale;
+            rescale[half] = power<T>(before[half] * scale - shift[half]);
             total[half] *= rescale[half];
         }
+        // Every row sees the first key, so that the largest is a score and what is hidden becomes zero.
         for (int n = 0; n < HELD / 8; n++)
             for (int i = 0; i < 4; i++) {
-                scores[n][i] = scores[n][i] > A(HIDDEN) ? exponential(scores[n][i] - largest[i / 2]) : A(0);
+                scores[n][i] = power<T>(scores[n][i] * scale - shift[i / 2]);
                 total[i / 2] += scores[n][i];
             }
         for (int n = 0; n < WIDTH / 8; n++)
             for (int i = 0; i < 4; i++) sums[n][i] *= rescale[i / 2];
-        __syncwarp(); // the warp's last probabilities have been read
-        keep(probabilities, P_PITCH, scores);
         copies_arrived<0>();
         __syncthreads();
-        rows_by_columns<T, HELD>(sums, probabilities, P_PITCH, values, PITCH);
+        sums_by_columns<T, HELD>(sums, scores, probabilities, P_PITCH, values, PITCH);
     }
     A factor[2];
     for (int half = 0; half < 2; half++) {
         total[half] = row_sum(total[half]);
         factor[half] = A(1) / total[half];
         int row = mine + row_of(2 * half);
-        if (threadIdx.x % 4 == 0 && row < s.queries) log_sums[at.statistics + row] = largest[half] + logarithm(total[half]);
+        if (threadIdx.x % 4 == 0 && row < s.queries) log_sums[at.statistics + row] = largest[half] * A(s.scale) + logarithm(total[half]);
     }
     write_rows(y + at.queries, mine, s.queries, s.width, at.row_stride, sums, factor);
 }
@@ -108,10 +109,11 @@ __device__ void attention_query_gradient(const Sizes &s, const T *q, const T *k,
     fetch_rows<T, WIDTH>(queries, q + at.queries, first, ROWS, s.queries, s.width, at.row_stride, threadIdx.x, WARPS * 32);
     fetch_rows<T, WIDTH>(gradients, grad + at.queries, first, ROWS, s.queries, s.width, at.row_stride, threadIdx.x, WARPS * 32);
     A sums[WIDTH / 8][4], log_sum[2], product[2];
+    const A unit = A(Power<T>::UNIT), scale = A(s.scale) * unit;
     clear(sums);
     for (int half = 0; half < 2; half++) {
         int row = mine + row_of(2 * half);
-        log_sum[half] = row < s.queries ? log_sums[at.statistics + row] : A(0);
+        log_sum[half] = row < s.queries ? log_sums[at.statistics + row] * unit : A(0);
         product[half] = row < s.queries ? products[at.statistics + row] : A(0);
     }
     int end = s.causal && first + ROWS < s.keys ? first + ROWS : s.keys;
@@ -125,17 +127,15 @@ __device__ void attention_query_gradient(const Sizes &s, const T *q, const T *k,
         A scores[HELD / 8][4], by_probability[HELD / 8][4];
         rows_by_rows<T, WIDTH>(scores, queries + warp * 16 * PITCH, PITCH, keys, PITCH);
         rows_by_rows<T, WIDTH>(by_probability, gradients + warp * 16 * PITCH, PITCH, values, PITCH);
+        // Rows beyond the last query have gradients of zero.
+        bool edge = s.causal || key + HELD > s.keys;
         for (int n = 0; n < HELD / 8; n++)
             for (int i = 0; i < 4; i++) {
-                int row = mine + row_of(i);
-                bool seen = row < s.queries && sees(s, row, key + n * 8 + column_of(i));
-                A probability = seen ? exponential(scores[n][i] * A(s.scale) - log_sum[i / 2]) : A(0);
+                A probability = power<T>(scores[n][i] * scale - log_sum[i / 2]);
+                if (edge && !sees(s, mine + row_of(i), key + n * 8 + column_of(i))) probability = 0;
                 scores[n][i] = probability * (by_probability[n][i] - product[i / 2]) * A(s.scale);
             }
-        __syncwarp();
-        keep(slopes, P_PITCH, scores);
-        __syncwarp();
-        rows_by_columns<T, HELD>(sums, slopes, P_PITCH, keys, PITCH);
+        sums_by_columns<T, HELD>(sums, scores, slopes, P_PITCH, keys, PITCH);
     }
     A factor[2] = {1, 1};
     write_rows(dq + at.queries, mine, s.queries, s.width, at.row_stride, sums, factor);
@@ -157,6 +157,7 @@ __device__ void attention_key_gradient(const Sizes &s, const T *q, const T *k, c
     fetch_rows<T, WIDTH>(keys, k + at.keys, first, ROWS, s.keys, s.width, at.row_stride, threadIdx.x, WARPS * 32);
     fetch_rows<T, WIDTH>(values, v + at.keys, first, ROWS, s.keys, s.width, at.row_stride, threadIdx.x, WARPS * 32);
     A key_sums[WIDTH / 8][4], value_sums[WIDTH / 8][4];
+    const A unit = A(Power<T>::UNIT), scale = A(s.scale) * unit;
     clear(key_sums);
     clear(value_sums);
     // With a causal mask no query before the block's first key sees any of them.
@@ -167,30 +168,25 @@ __device__ void attention_key_gradient(const Sizes &s, const T *q, const T *k, c
         copies_end_group();
         if (threadIdx.x < HELD) {
             bool present = query + int(threadIdx.x) < s.queries;
-            log_sum[threadIdx.x] = present ? log_sums[at.statistics + query + threadIdx.x] : A(0);
+            log_sum[threadIdx.x] = present ? log_sums[at.statistics + query + threadIdx.x] * unit : A(0);
             product[threadIdx.x] = present ? products[at.statistics + query + threadIdx.x] : A(0);
         }
         copies_arrived<0>();
         __syncthreads();
         A scores[HELD / 8][4], by_probability[HELD / 8][4];
         rows_by_rows<T, WIDTH>(scores, keys + warp * 16 * PITCH, PITCH, queries, PITCH);
+        // Queries beyond the last and keys beyond the last are zeros, and so are the gradients of those queries.
         for (int n = 0; n < HELD / 8; n++)
             for (int i = 0; i < 4; i++) {
                 int column = n * 8 + column_of(i);
-                bool seen = query + column < s.queries && sees(s, query + column, mine + row_of(i));
-                scores[n][i] = seen ? exponential(scores[n][i] * A(s.scale) - log_sum[column]) : A(0);
+                scores[n][i] = power<T>(scores[n][i] * scale - log_sum[column]);
+                if (s.causal && mine + row_of(i) > query + column) scores[n][i] = 0;
             }
-        keep(own, P_PITCH, scores);
-        __syncwarp();
-        rows_by_columns<T, HELD>(value_sums, own, P_PITCH, gradients, PITCH);
+        sums_by_columns<T, HELD>(value_sums, scores, own, P_PITCH, gradients, PITCH);
         rows_by_rows<T, WIDTH>(by_probability, values + warp * 16 * PITCH, PITCH, gradients, PITCH);
         for (int n = 0; n < HELD / 8; n++)
             for (int i = 0; i < 4; i++) scores[n][i] *= (by_probability[n][i] - product[n * 8 + column_of(i)]) * A(s.scale);
-        __syncwarp();
-        keep(own, P_PITCH, scores);
-        __syncwarp();
-        rows_by_columns<T, HELD>(key_sums, own, P_PITCH, queries, PITCH);
-        __syncwarp();
+        sums_by_columns<T, HELD>(key_sums, scores, own, P_PITCH, queries, PITCH);
     }
     A factor[2] = {1, 1};
     write_rows(dk + at.keys, mine, s.keys, s.width, at.row_stride, key_sums, factor);

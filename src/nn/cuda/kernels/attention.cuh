@@ -34,7 +34,26 @@ __device__ void fetch_rows(T *tile, const T *head, int first, int rows, int coun
     }
 }
 
-// sums [16, 8 N] (+)= a [16, DEPTH] b [8 N, DEPTH] transposed, both row-major.
+// A pair of right tiles side by side, of b kept by columns or by rows.
+template <class T> __device__ __forceinline__ void load_pair_by_columns(Right<T> (&b)[2], const T *tile, int pitch) {
+    if constexpr (sizeof(T) == 2) {
+        int lane = lane_of_warp();
+        u32 words[4];
+        load_matrices_x4(words, tile + (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 8);
+        for (int i = 0; i < 4; i++) b[i / 2].words[i % 2] = words[i];
+    } else
+        for (int n = 0; n < 2; n++) load_right_by_columns(b[n], tile + n * 8 * pitch, pitch);
+}
+template <class T> __device__ __forceinline__ void load_pair_by_rows(Right<T> (&b)[2], const T *tile, int pitch) {
+    if constexpr (sizeof(T) == 2) {
+        int lane = lane_of_warp();
+        u32 words[4];
+        load_matrices_x4_transposed(words, tile + lane % 16 * pitch + lane / 16 * 8);
+        for (int i = 0; i < 4; i++) b[i / 2].words[i % 2] = words[i];
+    } else
+        for (int n = 0; n < 2; n++) load_right_by_rows(b[n], tile + n * 8, pitch);
+}
+// sums [16, 8 N] = a [16, DEPTH] b [8 N, DEPTH] transposed, both row-major.
 template <class T, int DEPTH, int N>
 __device__ __forceinline__ void rows_by_rows(Acc<T> (&sums)[N][4], const T *a, int a_pitch, const T *b, int b_pitch) {
     for (int n = 0; n < N; n++)
@@ -42,28 +61,32 @@ __device__ __forceinline__ void rows_by_rows(Acc<T> (&sums)[N][4], const T *a, i
     for (int k = 0; k < DEPTH; k += 16) {
         Left<T> left;
         load_left(left, a + k, a_pitch);
-        for (int n = 0; n < N; n++) {
-            Right<T> right;
-            load_right_by_columns(right, b + n * 8 * b_pitch + k, b_pitch);
-            multiply_add(sums[n], left, right);
+        for (int n = 0; n < N; n += 2) {
+            Right<T> right[2];
+            load_pair_by_columns(right, b + n * 8 * b_pitch + k, b_pitch);
+            multiply_add(sums[n], left, right[0]);
+            multiply_add(sums[n + 1], left, right[1]);
         }
     }
 }
-
+// sums [16, 8 N] += left [16, 16] b [16, 8 N], b row-major.
+template <class T, int N> __device__ __forceinline__ void one_step(Acc<T> (&sums)[N][4], const Left<T> &left, const T *b, int b_pitch) {
+    for (int n = 0; n < N; n += 2) {
+        Right<T> right[2];
+        load_pair_by_rows(right, b + n * 8, b_pitch);
+        multiply_add(sums[n], left, right[0]);
+        multiply_add(sums[n + 1], left, right[1]);
+    }
+}
 // sums [16, 8 N] += a [16, DEPTH] b [DEPTH, 8 N], both row-major.
 template <class T, int DEPTH, int N>
 __device__ __forceinline__ void rows_by_columns(Acc<T> (&sums)[N][4], const T *a, int a_pitch, const T *b, int b_pitch) {
     for (int k = 0; k < DEPTH; k += 16) {
         Left<T> left;
         load_left(left, a + k, a_pitch);
-        for (int n = 0; n < N; n++) {
-            Right<T> right;
-            load_right_by_rows(right, b + k * b_pitch + n * 8, b_pitch);
-            multiply_add(sums[n], left, right);
-        }
+        one_step(sums, left, b + k * b_pitch, b_pitch);
     }
 }
-
 template <class A, int N> __device__ __forceinline__ void clear(A (&sums)[N][4]) {
     for (int n = 0; n < N; n++)
         for (int i = 0; i < 4; i++) sums[n][i] = 0;
@@ -75,6 +98,32 @@ template <class T, int N> __device__ __forceinline__ void keep(T *tile, int pitc
         for (int i = 0; i < 4; i++) tile[row_of(i) * pitch + n * 8 + column_of(i)] = store<T>(x[n][i]);
 }
 
+// sums [16, 8 N] += x [16, DEPTH] b [DEPTH, 8 N], where x are sums of the warp. In 16 bits they already lie in the lanes where a
+// product wants them; else they go through the warp's own `tile`.
+template <class T, int DEPTH, int N>
+__device__ __forceinline__ void sums_by_columns(Acc<T> (&sums)[N][4], const Acc<T> (&x)[DEPTH / 8][4], T *tile, int pitch, const T *b, int b_pitch) {
+    if constexpr (sizeof(T) == 2) {
+        for (int k = 0; k < DEPTH / 16; k++) {
+            Left<T> left;
+            for (int i = 0; i < 4; i++) {
+                const Acc<T> *pair = x[2 * k + i / 2] + i % 2 * 2;
+                left.words[i] = u32(store<T>(pair[0]).bits) | u32(store<T>(pair[1]).bits) << 16;
+            }
+            one_step(sums, left, b + k * 16 * b_pitch, b_pitch);
+        }
+    } else {
+        __syncwarp(); // what the tile held has been read
+        keep(tile, pitch, x);
+        __syncwarp();
+        rows_by_columns<T, DEPTH>(sums, tile, pitch, b, b_pitch);
+    }
+}
+// e to the power of x / unit: short numbers have no use for more than the hardware's power of two.
+template <class T> __device__ __forceinline__ Acc<T> power(Acc<T> x) {
+    if constexpr (sizeof(T) == 2) return power_of_two(x);
+    else return exponential(x);
+}
+template <class T> struct Power { static constexpr double UNIT = sizeof(T) == 2 ? 1.4426950408889634074 : 1.0; };
 // Rows `first..` of the warp's [16, 8 N], each times a factor of its row, to a head's rows in memory.
 template <class T, int N>
 __device__ __forceinline__ void write_rows(T *head, int first, int count, int width, i64 row_stride, const Acc<T> (&x)[N][4], const Acc<T> (&factor)[2]) {

@@ -3,26 +3,12 @@
 // The weight is kept once, as [tap, in, out]: forward reads it by rows, the gradient by columns. A block makes 128 pixels by
 // TILE channels; three stages of copies run ahead of the tensor cores. Taps that no pixel of a block reads (frames beyond the
 // ends, places between the strides of a gradient) cost nothing.
+#include "image.cuh"
 #include "mma.cuh"
-
-struct Geometry {
-    int images, in_h, in_w, out_h, out_w, kernel_h, kernel_w, stride, top, left;
-    int depth, columns; // channels of what is read and of what is written
-};
 
 enum { PIXELS = 128, THREADS = 256, STAGES = 3 };
 
 template <class T> struct Step { static constexpr int DEPTH = sizeof(T) == 2 ? 32 : 16; };
-
-// Where an output place reads for a place of the kernel, or -1.
-template <bool GRADIENT> __device__ __forceinline__ int source(int out, int tap, int before, int stride, int size) {
-    int at = GRADIENT ? out + before - tap : out * stride + tap - before;
-    if (GRADIENT) {
-        if (at < 0 || at % stride) return -1;
-        at /= stride;
-    }
-    return at >= 0 && at < size ? at : -1;
-}
 
 // The index-th place of an axis in the order in which places that read the same taps stand together.
 __device__ __forceinline__ int ordered(int index, int size, int stride) {

@@ -1,4 +1,4 @@
-// Activation functions number by number, and the bias of a product.
+// Activation functions number by number, and what is added to a product.
 #include "common.cuh"
 
 enum { SILU = 0, GELU = 1, QUICK_GELU = 2 };
@@ -53,12 +53,26 @@ template <class T, int V> __device__ void geglu_backward(const T *x, const T *dy
         ((Run<T, V> *)dx)[at + width] = g;
     }
 }
-// y [rows, width] += bias [width], in place.
-template <class T, int V> __device__ void add_bias(T *y, const Acc<T> *bias, u32 width, u32 runs) {
+// y [rows, width] += bias [width], shift [rows / group, width] and skip [rows, width], in place; those that are given. `group`
+// counts runs.
+template <class T, int V>
+__device__ void add_to(T *y, const Acc<T> *bias, const T *shift, const T *skip, u32 width, u32 group, u32 runs) {
     for (u32 i = thread_place(); i < runs; i += thread_count()) {
-        Run<T, V> run = ((Run<T, V> *)y)[i];
-        const Acc<T> *add = bias + i % width * V;
-        for (int j = 0; j < V; j++) run.numbers[j] = store<T>(load(run.numbers[j]) + add[j]);
+        Run<T, V> run = ((Run<T, V> *)y)[i], other;
+        u32 column = i % width;
+        Acc<T> sums[V];
+        for (int j = 0; j < V; j++) sums[j] = load(run.numbers[j]);
+        if (bias)
+            for (int j = 0; j < V; j++) sums[j] += bias[column * V + j];
+        if (shift) {
+            other = ((const Run<T, V> *)shift)[i / group * width + column];
+            for (int j = 0; j < V; j++) sums[j] += load(other.numbers[j]);
+        }
+        if (skip) {
+            other = ((const Run<T, V> *)skip)[i];
+            for (int j = 0; j < V; j++) sums[j] += load(other.numbers[j]);
+        }
+        for (int j = 0; j < V; j++) run.numbers[j] = store<T>(sums[j]);
         ((Run<T, V> *)y)[i] = run;
     }
 }
@@ -76,7 +90,11 @@ template <class T, int V> __device__ void add_bias(T *y, const Acc<T> *bias, u32
     extern "C" __global__ void geglu_backward_##S(const T *x, const T *dy, T *dx, int packed, u32 width, u32 runs) {         \
         BY_RUNS(T, packed, geglu_backward, x, dy, dx, width, runs);                                                             \
     }                                                                                                                        \
-    extern "C" __global__ void add_bias_##S(T *y, const Acc<T> *bias, int packed, u32 width, u32 runs) {                     \
-        BY_RUNS(T, packed, add_bias, y, bias, width, runs);                                                                     \
+    extern "C" __global__ void add_to_##S(T *y, const Acc<T> *bias, const T *shift, const T *skip, int has, int packed, u32 width,           \
+                                          u32 group, u32 runs) {                                                             \
+        if (!(has & 1)) bias = nullptr;                                                                                      \
+        if (!(has & 2)) shift = nullptr;                                                                                     \
+        if (!(has & 4)) skip = nullptr;                                                                                      \
+        BY_RUNS(T, packed, add_to, y, bias, shift, skip, width, group, runs);                                                \
     }
 FOR_TYPES(ENTRY)

@@ -60,22 +60,26 @@ __device__ void group_norm_moments(const T *x, Acc<T> *moments, int rows, int ch
     }
 }
 
-// A warp a group; statistics [images, groups, 2]: mean and reciprocal standard deviation.
+template <class A> __device__ __forceinline__ Moments<A> of_lane(const Moments<A> &mine, int step) {
+    return {__shfl_xor_sync(0xffffffffu, mine.count, step), __shfl_xor_sync(0xffffffffu, mine.mean, step),
+            __shfl_xor_sync(0xffffffffu, mine.squares, step)};
+}
+
+// A block a group; shared: [warps, 3] of Acc. statistics [images, groups, 2]: mean and reciprocal standard deviation.
 template <class A>
-__device__ void group_norm_statistics(const A *moments, A *statistics, int images, int groups, int pieces, int rows, int wide, int piece, A eps) {
-    int at = int(thread_place() / 32), lane = threadIdx.x % 32;
-    if (at >= images * groups) return;
-    int image = at / groups, group = at % groups;
+__device__ void group_norm_statistics(const A *moments, A *statistics, int groups, int pieces, int rows, int wide, int piece, A eps) {
+    DYNAMIC_SHARED(memory);
+    Moments<A> *of_warps = (Moments<A> *)memory;
+    int image = blockIdx.x / groups, group = blockIdx.x % groups, lane = threadIdx.x % 32;
     Moments<A> all = {0, 0, 0};
-    for (int p = lane; p < pieces; p += 32) {
+    for (int p = threadIdx.x; p < pieces; p += blockDim.x) {
         const A *from = moments + ((i64(image) * pieces + p) * groups + group) * 2;
         int count = rows - p * piece < piece ? rows - p * piece : piece;
         Moments<A> some = {A(count) * wide, from[0], from[1]};
         all.merge(some);
     }
     for (int step = 1; step < 32; step *= 2) {
-        Moments<A> other = {__shfl_xor_sync(0xffffffffu, all.count, step), __shfl_xor_sync(0xffffffffu, all.mean, step),
-                            __shfl_xor_sync(0xffffffffu, all.squares, step)};
+        Moments<A> other = of_lane(all, step);
         // The lower lane's first in both, so that both know the same sum.
         if (lane & step) {
             Moments<A> mine = all;
@@ -84,11 +88,28 @@ __device__ void group_norm_statistics(const A *moments, A *statistics, int image
         }
         all.merge(other);
     }
-    if (lane == 0) {
-        statistics[2 * at] = all.mean;
-        statistics[2 * at + 1] = A(1) / square_root(all.squares / all.count + eps);
-    }
+    if (lane == 0) of_warps[threadIdx.x / 32] = all;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int warp = 1; warp < int(blockDim.x) / 32; warp++) all.merge(of_warps[warp]);
+    statistics[2 * blockIdx.x] = all.mean;
+    statistics[2 * blockIdx.x + 1] = A(1) / square_root(all.squares / all.count + eps);
 }
+
+// A channel and its group, one after the other: a division costs as much as the rest of a number's arithmetic.
+struct Channels {
+    u32 channel, group, wide, left;
+    __device__ __forceinline__ Channels(u32 first, u32 wide) : channel(first), group(first / wide), wide(wide) {
+        left = wide - (first - group * wide);
+    }
+    __device__ __forceinline__ void next() {
+        channel++;
+        if (--left == 0) {
+            group++;
+            left = wide;
+        }
+    }
+};
 
 // grid (.., images).
 template <class T, int V>
@@ -100,10 +121,10 @@ __device__ void group_norm_apply(const T *x, const Acc<T> *statistics, const Acc
     statistics += u64(blockIdx.y) * groups * 2;
     for (u32 i = thread_place(); i < runs; i += thread_count()) {
         Run<T, V> run = from[i];
-        for (int j = 0; j < V; j++) {
-            u32 c = i % width * V + j;
-            const Acc<T> *of = statistics + c / wide * 2;
-            Acc<T> n = (load(run.numbers[j]) - of[0]) * of[1] * w[c] + b[c];
+        Channels at(i % width * V, wide);
+        for (int j = 0; j < V; j++, at.next()) {
+            const Acc<T> *of = statistics + at.group * 2;
+            Acc<T> n = (load(run.numbers[j]) - of[0]) * of[1] * w[at.channel] + b[at.channel];
             run.numbers[j] = store<T>(silu ? gated(n, Acc<T>(1)) : n);
         }
         to[i] = run;
@@ -172,10 +193,11 @@ __device__ void group_norm_gradient(const T *x, const T *grad, const Acc<T> *sta
     means += u64(blockIdx.y) * groups * 2;
     for (u32 i = thread_place(); i < runs; i += thread_count()) {
         Run<T, V> run = ((const Run<T, V> *)x)[image + i], slope = ((const Run<T, V> *)grad)[image + i];
-        for (int j = 0; j < V; j++) {
-            u32 c = i % width * V + j, group = c / wide * 2;
+        Channels at(i % width * V, wide);
+        for (int j = 0; j < V; j++, at.next()) {
+            u32 group = at.group * 2;
             Acc<T> h, n;
-            gradient_of_normed(run.numbers[j], slope.numbers[j], statistics + group, w[c], b[c], silu, h, n);
+            gradient_of_normed(run.numbers[j], slope.numbers[j], statistics + group, w[at.channel], b[at.channel], silu, h, n);
             run.numbers[j] = store<T>((h - means[group] - n * means[group + 1]) * statistics[group + 1]);
         }
         ((Run<T, V> *)dx)[image + i] = run;
@@ -186,9 +208,9 @@ __device__ void group_norm_gradient(const T *x, const T *grad, const Acc<T> *sta
     extern "C" __global__ void group_norm_moments_##S(const T *x, Acc<T> *moments, int rows, int channels, int groups, int piece) {          \
         group_norm_moments(x, moments, rows, channels, groups, piece);                                                       \
     }                                                                                                                        \
-    extern "C" __global__ void group_norm_statistics_##S(const Acc<T> *moments, Acc<T> *statistics, int images, int groups, int pieces,      \
-                                                         int rows, int wide, int piece, double eps) {                        \
-        group_norm_statistics(moments, statistics, images, groups, pieces, rows, wide, piece, Acc<T>(eps));                  \
+    extern "C" __global__ void group_norm_statistics_##S(const Acc<T> *moments, Acc<T> *statistics, int groups, int pieces, int rows,        \
+                                                         int wide, int piece, double eps) {                                  \
+        group_norm_statistics(moments, statistics, groups, pieces, rows, wide, piece, Acc<T>(eps));                          \
     }                                                                                                                        \
     extern "C" __global__ void group_norm_apply_##S(const T *x, const Acc<T> *statistics, const Acc<T> *w, const Acc<T> *b, T *y,            \
                                                     int packed, u32 channels, int groups, int silu, u32 runs) {              \

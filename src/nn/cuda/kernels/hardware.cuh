@@ -39,12 +39,23 @@ __device__ __forceinline__ float round_tf32(float x) {
     return __uint_as_float(y);
 }
 
+// Two to the power of x, to 22 bits.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ u32 shared_address(const void *p) { return u32(__cvta_generic_to_shared(p)); }
 
 // Four (or two) 8x8 matrices of 16-bit numbers; lane i gives the address of row i % 8 of matrix i / 8. A lane gets the
 // numbers (lane / 4, 2 (lane % 4) + {0, 1}) of each, or of each transposed.
 __device__ __forceinline__ void load_matrices_x4(u32 (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void load_matrices_x4_transposed(u32 (&r)[4], const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
 }
 __device__ __forceinline__ void load_matrices_x2(u32 (&r)[2], const void *row) {
