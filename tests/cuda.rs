@@ -4,6 +4,7 @@
 mod attention;
 mod convolution;
 pub mod emulator;
+mod measure;
 mod norms;
 mod optimizer;
 mod pointwise;

@@ -13,7 +13,7 @@ use candle_core::{
 use super::convolution::Convolved;
 use super::layers;
 use super::linear::FrozenLinear;
-use super::planned::{Addends, Planned, add_in_place, aligned, ready, tensor};
+use super::planned::{Addends, Planned, add_in_place, aligned, cuda, ready, tensor};
 use crate::nn::plan::Convolution;
 
 /// One operation of a chain, and what is added to its result.
@@ -167,6 +167,10 @@ pub(crate) fn chain(
     }
 }
 
+/// An input of a stage that has more than so many times the numbers of the chain's is computed again instead of kept: the
+/// wide middle of a feed-forward layer would be most of what a block remembers.
+const LARGER: usize = 4;
+
 struct Chain {
     stages: Vec<Stage>,
     skip: Skip,
@@ -202,6 +206,7 @@ impl Chain {
                     let next = stage.forward((&storage, &Layout::contiguous(&shape)), skip)?;
                     if self.recorded
                         && stage.reads_input
+                        && shape.elem_count() <= LARGER * layout.shape().elem_count()
                         && let Some((_, place)) = kept.get_mut(i)
                     {
                         *place = Some(tensor(storage, shape));
@@ -220,6 +225,26 @@ impl Chain {
         Ok(done)
     }
 
+    /// The input of a stage that was not kept, computed again.
+    fn input_of(&self, stage: usize, x: &Tensor) -> Result<Tensor> {
+        let kept = self.kept.get().map_or(&[][..], Vec::as_slice);
+        let before = kept.get(..stage).unwrap_or_default();
+        let found = before.iter().enumerate().rev();
+        let (first, from) = found
+            .filter_map(|(i, (_, input))| Some((i, input.as_ref()?)))
+            .next()
+            .unwrap_or((0, x));
+        let mut hidden = from.detach();
+        for stage in self.stages.get(first..stage).unwrap_or_default() {
+            let (y, shape) = {
+                let (storage, layout) = hidden.storage_and_layout();
+                stage.forward((cuda(&storage)?, layout), None)?
+            };
+            hidden = tensor(y, shape);
+        }
+        Ok(hidden)
+    }
+
     fn gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let Some(kept) = self.kept.get() else {
             candle_core::bail!("a chain's gradient is asked for before its result");
@@ -235,6 +260,7 @@ impl Chain {
             hidden = match input {
                 _ if i == 0 => stage.backward(x, &by_result)?,
                 Some(input) => stage.backward(input, &by_result)?,
+                None if stage.reads_input => stage.backward(&self.input_of(i, x)?, &by_result)?,
                 None => stage.backward(&of_shape(shape, x.dtype())?, &by_result)?,
             };
         }
