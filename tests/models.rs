@@ -1,5 +1,6 @@
 //! Networks, their files, and what is said when those do not fit.
 
+mod depth;
 mod files;
 mod folders;
 mod memory;

@@ -88,6 +88,9 @@ fn visit(root: &Path, findings: &mut Findings) {
         if path.is_dir() && name == "torch" {
             // Weight files without a network; `models::torch_files` reads them.
             findings.checked.push(name);
+        } else if path.is_dir() && name == "depth" {
+            // An estimator of depth; `models::depth` holds it against transformers.
+            findings.checked.push(name);
         } else if path.is_dir() && name == "lora" {
             // Files of adapters; `lora::peer` reads them and holds them against the peer's outputs.
             findings.checked.push(name);

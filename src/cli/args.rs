@@ -58,11 +58,12 @@ pub struct ControlArgs {
     /// [default: `controlnet` in the model's folder; the built-in model has one for edges]
     #[arg(long, value_name = "FOLDER|NAME", help_heading = "ControlVideo")]
     pub controlnet: Option<PathBuf>,
-    /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; or a film, GIF or folder of edges, depth
-    /// or poses, frame by frame that of the clip, as the ControlNet was trained on
+    /// ControlVideo: what leads training and samples: `canny` draws the clip's edges; the folder of a Depth Anything model, or
+    /// its name in `models list`, estimates the clip's depth; or a film, GIF or folder of edges, depth or poses, frame by frame
+    /// that of the clip, as the ControlNet was trained on
     #[arg(
         long,
-        value_name = "CANNY|FILE",
+        value_name = "CANNY|MODEL|FILE",
         default_value = "canny",
         help_heading = "ControlVideo"
     )]
@@ -75,10 +76,10 @@ impl ControlArgs {
     /// # Errors
     /// When a ControlNet of that name is known and not here.
     pub fn request(&self) -> Result<Control, Report> {
-        let drawn = self.condition.as_os_str() == "canny";
+        let own = Some(self.condition.as_path()).filter(|named| named.as_os_str() != "canny");
         Ok(Control {
             controlnet: self.controlnet.as_deref().map(model_folder).transpose()?,
-            clip: (!drawn).then(|| self.condition.clone()),
+            clip: own.map(model_folder).transpose()?,
         })
     }
 }

@@ -272,6 +272,7 @@ fn unit(stage: Stage) -> u64 {
 fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Loading => "Loading",
+        Stage::Estimating => "Estimating depth",
         Stage::Encoding => "Encoding",
         Stage::Training => "Training",
         Stage::Inverting => "Inverting",

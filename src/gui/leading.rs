@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::app::{App, CutKey};
 use super::media;
 use super::task::Task;
+use crate::job::depth_of_frames;
+use crate::models::DepthAnything;
 use crate::report::{Area, Report};
 use crate::video::{Frame, canny};
 
@@ -75,6 +78,10 @@ impl App {
         let clip = wanted.clip.clone();
         let task = self.start("leading pictures", move |stop| match clip {
             None => Ok(frames.iter().map(|frame| canny(frame, low, high)).collect()),
+            Some(path) if DepthAnything::is_folder(&path) => {
+                let made = depth_of_frames(&path, &frames, &|| stop.load(Ordering::Relaxed))?;
+                Ok(made.unwrap_or_default().into())
+            }
             Some(path) => {
                 let loaded = media::load(&path, stop)?;
                 media::cut(&loaded.clip, &settings, &limits).map(|cut| cut.frames)
@@ -127,7 +134,9 @@ impl App {
                 "Choose the folder of one for Stable Diffusion 1.x (edges, depth or poses) under ControlNet.",
             );
         }
-        if self.document.control.clip.is_some() && !self.document.more_clips.is_empty() {
+        let own = self.document.control.clip.as_deref();
+        let is_clip = own.is_some_and(|path| !DepthAnything::is_folder(path));
+        if is_clip && !self.document.more_clips.is_empty() {
             return refused(
                 "One control clip cannot lead several clips",
                 "Let the edges of each clip lead (under Led by), or train on one clip.",

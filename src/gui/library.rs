@@ -406,7 +406,7 @@ impl App {
         };
         match outcome {
             Outcome::Completed => {
-                let usable = ready.filter(|_| known.kind != Kind::ControlNet);
+                let usable = ready.filter(|_| matches!(known.kind, Kind::Model(_)));
                 let text = format!("{} is here now.", known.title);
                 self.notices.say(text, usable.map(Action::UseModel));
             }

@@ -582,6 +582,7 @@ impl Run {
 pub fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Loading => "Reading clip and model",
+        Stage::Estimating => "Estimating depth",
         Stage::Encoding => "Encoding the clip",
         Stage::Training => "Training",
         Stage::Inverting => "Inverting the clip",

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+
 use super::context::JobContext;
+use super::depth;
 use super::fitting::fit_for;
 use super::message::Event;
 use super::problem::Halt;
 use super::request::TrainRequest;
 use super::session::pixels_sha256;
-use crate::models::ModelFolder;
+use crate::models::{DepthAnything, ModelFolder};
 use crate::project::{ClipRecord, MoreClipRecord};
 use crate::report::{Area, Report};
 use crate::video::{self, Clip, Fit, Frame, Limits, ShortClip, canny};
@@ -71,13 +74,14 @@ pub(super) fn read_clips(
     Ok((first, more))
 }
 
-/// What steers the ControlNet, a list of frames for each clip: the frames of a clip of the person's own, cut as the first
-/// one is, or the edges of each clip. Empty for a method without a ControlNet.
+/// What steers the ControlNet, a list of frames for each clip: the edges of each clip, its depth as a model in a folder of the
+/// person's estimates it, or the frames of a clip of theirs, cut as the first one is. Empty for a method without a ControlNet.
 pub(super) fn read_controls(
     job: &JobContext,
     request: &TrainRequest,
     folder: &ModelFolder,
     (first, more): (&mut ReadClip, &mut [ReadClip]),
+    device: &Device,
 ) -> Result<Vec<Vec<Frame>>, Halt> {
     let config = &request.config;
     if !config.method.is_controlled() {
@@ -97,6 +101,16 @@ pub(super) fn read_controls(
         }
         return Ok(controls);
     };
+    if DepthAnything::is_folder(path) {
+        let mut controls = Vec::new();
+        for read in std::iter::once(first).chain(more) {
+            controls.push(depth::of_clip(job, path, device, &read.clip.frames)?);
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let name = name.to_string_lossy();
+            note(read, format!("Depth leads it, as {name} estimates it."));
+        }
+        return Ok(controls);
+    }
     if !more.is_empty() {
         let headline = "One control clip cannot lead several clips";
         let advice = "Leave --condition out to draw the edges of each clip, or train on one clip.";

@@ -76,6 +76,8 @@ impl fmt::Display for Setting {
 pub enum Stage {
     /// Reading the clip and the model.
     Loading,
+    /// Depth of the clip's frames, for a ControlNet.
+    Estimating,
     /// Clip to latents, words to text embeddings.
     Encoding,
     /// Fine-tuning.

@@ -71,7 +71,7 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         job.emit(Event::Note { text });
     }
     let (mut first, mut more) = read_clips(job, &request, &folder)?;
-    let controls = read_controls(job, &request, &folder, (&mut first, &mut more))?;
+    let controls = read_controls(job, &request, &folder, (&mut first, &mut more), &device)?;
     let mut run = match &request.run {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::create_in(&default_runs_dir(), first.clip.source_name.as_ref())?,

@@ -14,6 +14,8 @@ pub enum Kind {
     Model(ModelKind),
     /// A ControlNet for Stable Diffusion 1.x, which goes beside a model.
     ControlNet,
+    /// An estimator of depth, which makes what a ControlNet for depth follows.
+    Depth,
 }
 
 /// Under which terms a model is published.
@@ -67,7 +69,7 @@ impl Known {
         let kind = self.kind;
         Method::ALL.into_iter().filter(move |method| match kind {
             Kind::Model(kind) => method.model_kind() == kind,
-            Kind::ControlNet => method.is_controlled(),
+            Kind::ControlNet | Kind::Depth => method.is_controlled(),
         })
     }
 
@@ -148,6 +150,7 @@ const IMAGE_UNET: u64 = 859_520_964;
 const IMAGE_TEXT: u64 = 123_060_480;
 const VAE: u64 = 83_653_863;
 const CONTROLNET: u64 = 361_279_120;
+const DEPTH: u64 = 24_785_089;
 
 /// ZeroScope is published in PyTorch's own format alone, in half precision.
 const ZEROSCOPE: &[Wanted] = &[
@@ -318,7 +321,7 @@ pub const KNOWN: &[Known] = &[
         "controlnet-depth",
         "ControlNet for depth",
         "lllyasviel/sd-controlnet-depth",
-        "Follows a clip of depth maps.",
+        "Follows a clip of depth maps, which Depth Anything below makes of the clip.",
     ),
     controlnet(
         "controlnet-hed",
@@ -332,6 +335,25 @@ pub const KNOWN: &[Known] = &[
         "lllyasviel/sd-controlnet-openpose",
         "Follows a clip of poses.",
     ),
+    Known {
+        name: "depth-anything-small",
+        title: "Depth Anything V2 Small",
+        repo: "depth-anything/Depth-Anything-V2-Small-hf",
+        former: &[],
+        kind: Kind::Depth,
+        about: "Estimates the depth of a clip, for the ControlNet for depth.",
+        licence: Licence {
+            name: "Apache 2.0",
+            link: "https://huggingface.co/depth-anything/Depth-Anything-V2-Small-hf",
+        },
+        files: &[
+            file(&["config.json"], 1 << 10),
+            optional(&["preprocessor_config.json"], 1 << 10),
+            file(&["model.safetensors"], 2 * HALF * DEPTH),
+        ],
+        frames: 8,
+        size: (512, 512),
+    },
 ];
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::cache::checksum_of;
 use super::catalogue::{Kind, Known, Wanted};
 use super::error::LibraryError;
 use super::{GoOn, Progress, Result};
-use crate::models::{ModelError, ModelFolder};
+use crate::models::{DepthAnything, ModelError, ModelFolder};
 
 /// How deep a model's files lie at most.
 const DEPTH: usize = 2;
@@ -62,7 +62,8 @@ impl State {
     }
 }
 
-/// Opens a folder with the reader of its kind and compares names and shapes of the weights. No weight is read.
+/// Opens a folder with the reader of its kind and compares names and shapes of the weights. Only the few of an estimator of
+/// depth are read.
 ///
 /// # Errors
 /// What the reader says.
@@ -78,15 +79,19 @@ pub(super) fn open(folder: &Path, kind: Kind) -> std::result::Result<(), ModelEr
             model.check_weights()
         }
         Kind::ControlNet => ModelFolder::check_controlnet(folder),
+        Kind::Depth => DepthAnything::check(folder),
     }
 }
 
-/// What a folder holds, be it a model or a ControlNet.
+/// What a folder holds, be it a model or something that goes beside one.
 ///
 /// # Errors
 /// What the reader says.
 pub(super) fn kind_of(folder: &Path) -> std::result::Result<Kind, ModelError> {
     let has = |file: &str| folder.join(file).is_file();
+    if DepthAnything::is_folder(folder) {
+        return open(folder, Kind::Depth).map(|()| Kind::Depth);
+    }
     if has("config.json") && !has("model_index.json") {
         let checked = ModelFolder::check_controlnet(folder);
         // Of another network the reader of models tells more: which part of which model it is.

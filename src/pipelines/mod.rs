@@ -3,6 +3,7 @@
 //! All of them run inside [`crate::nn::no_grad`], so that sampling between two training steps keeps no graph, and
 //! report each finished step; a caller that answers [`ControlFlow::Break`] ends the loop after that step.
 
+mod depth;
 mod pixels;
 mod sampling;
 
@@ -10,6 +11,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 
+pub use depth::estimate_depth;
 pub use pixels::{control_from_frames, decode_latents, encode_clip};
 pub use sampling::{GuidedText, invert, predict_guided, text_to_video};
 

@@ -432,6 +432,48 @@ fn the_command_line_says_what_a_method_needs() {
     fails(command, 3, &["nothing.mp4"]);
 }
 
+/// The folder of a Depth Anything model leads by the depth it estimates, of several clips too; the run keeps what led it.
+#[test]
+fn depth_that_a_model_estimates_leads() {
+    let place = Place::new();
+    let second = moving_square(&place.path("second"), 4);
+    let run = place.path("run");
+    let mut command = program(&place);
+    command.arg("train").arg(&place.clip).arg(&second);
+    command.args(["--subject", "a red square", "--method", "control-video"]);
+    command.args(["--frames", "4", "--steps", "2", "--device", "cpu"]);
+    command
+        .arg("--condition")
+        .arg(golden("depth"))
+        .arg("--run")
+        .arg(&run);
+    succeeds(command);
+    let record: RunRecord<TransferConfig> = RunFolder::look(&run).unwrap();
+    let says = "Depth leads it, as depth estimates it.";
+    assert!(
+        record.clip.notes.iter().any(|note| note == says),
+        "{:?}",
+        record.clip.notes
+    );
+    assert!(
+        record.more_clips[0]
+            .clip
+            .notes
+            .iter()
+            .any(|note| note == says)
+    );
+
+    let damaged = place.path("damaged");
+    fs::create_dir(&damaged).unwrap();
+    fs::copy(golden("depth/config.json"), damaged.join("config.json")).unwrap();
+    let mut command = program(&place);
+    command.arg("train").arg(&place.clip);
+    command.args(["--subject", "a red square", "--method", "control-video"]);
+    command.args(["--frames", "4", "--steps", "2", "--device", "cpu"]);
+    command.arg("--condition").arg(&damaged);
+    fails(command, 4, &["is not complete", "model.safetensors"]);
+}
+
 /// Without a model each method begins with the built-in one of its kind; the run knows it again, and so do its weights.
 #[test]
 fn without_a_model_the_built_in_image_model_is_taken() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use spectral_motion::library::{Entry, Known, LibraryError, Removed, State};
+use spectral_motion::library::{Entry, Kind, Known, LibraryError, Removed, State};
 
 use super::{Place, files_in, go_on, zeroscope};
 use crate::common::{golden, image_model, micro_model};
@@ -26,7 +26,8 @@ fn what_is_known_is_listed_before_anything_is_here() {
             "controlnet-canny",
             "controlnet-depth",
             "controlnet-hed",
-            "controlnet-openpose"
+            "controlnet-openpose",
+            "depth-anything-small"
         ]
     );
     for entry in &entries {
@@ -73,7 +74,15 @@ fn folders_are_added_found_checked_and_forgotten() {
         library.find(Path::new("edges")).unwrap(),
         Some(control.folder)
     );
-    assert_eq!(names(&library.entries().unwrap())[8..], ["micro", "edges"]);
+    assert_eq!(names(&library.entries().unwrap())[9..], ["micro", "edges"]);
+    // So can an estimator of depth.
+    library.add(&golden("depth"), Some("near")).unwrap();
+    let near = library.entry("near").unwrap();
+    assert_eq!(
+        (near.kind, near.state.word()),
+        (Some(Kind::Depth), "present")
+    );
+    library.remove("near").unwrap();
 
     for name in ["", "a b", "../x", "builtin", "ä"] {
         let refused = library.add(&micro_model(), Some(name));
@@ -131,7 +140,7 @@ fn a_folder_stands_for_a_known_model() {
         assert!(entry.is_added && entry.state.is_present(), "{entry:?}");
         assert_eq!(place.library.find(Path::new(name)).unwrap(), entry.folder);
     }
-    assert_eq!(place.library.entries().unwrap().len(), 8);
+    assert_eq!(place.library.entries().unwrap().len(), 9);
     assert!(matches!(
         place.library.remove("zeroscope").unwrap(),
         Removed::Folder(_)

@@ -54,6 +54,11 @@ fn leading_ui(app: &mut App, ui: &mut egui::Ui) {
                 ui.selectable_label(app.document.control.clip.is_some(), name_of(path))
                     .on_hover_text(path.display().to_string());
             }
+            let depth = ui.button("Depth, estimated by a model…");
+            let tip = "The folder of Depth Anything (config.json and model.safetensors, in the library: depth-anything-small). For a ControlNet of depth.";
+            if depth.on_hover_text(tip).clicked() {
+                pick = Some(true);
+            }
             let film = ui.button("A film of my own…");
             let tip = "A film of edges, depth or poses, frame by frame that of the clip.";
             if film.on_hover_text(tip).clicked() {
