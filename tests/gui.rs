@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eframe::egui::{self, Key, Modifiers};
-use egui_kittest::kittest::Queryable as _;
+use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use proptest::prelude::*;
 use spectral_motion::gui::App;
 use spectral_motion::gui::history::History;
@@ -532,6 +532,63 @@ fn dropped_weights_offer_a_sample() {
         problems.is_empty(),
         "the panel's settings are no business of a sample: {problems:#?}"
     );
+
+    // The run itself writes its adapters for other programs, which is a file that fits the model.
+    studio.drop_file(run.clone());
+    studio.step_until("run of an earlier day", |app| {
+        app.queue().current().is_some_and(|run| run.steps == 1)
+    });
+    studio
+        .harness
+        .get_by_role_and_label(egui::Role::Button, "LoRA file")
+        .click_accesskit();
+    studio.harness.run_steps(3);
+    studio
+        .harness
+        .get_by_label_contains("named as diffusers names them");
+    let found = job::check_lora(&run.join("final/lora.safetensors"), Some(&micro_model())).unwrap();
+    assert!(found.fits && found.unet_layers > 0, "{found:?}");
+}
+
+/// Whole weights have no strength to set.
+#[test]
+fn whole_weights_are_sampled_as_they_are() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let run = studio.path("earlier");
+    let request = job::Request::Train(Box::new(job::TrainRequest {
+        clip: moving_square(studio.folder.path(), 4),
+        subject: "a red square".to_owned(),
+        more_clips: Vec::new(),
+        control: Default::default(),
+        model: Some(micro_model()),
+        device: job::DeviceChoice::Cpu,
+        config: TransferConfig {
+            steps: 1,
+            ..steps_without_end()
+        },
+        run: Some(run.clone()),
+        result: None,
+    }));
+    job::spawn(request, Arc::new(|| {})).unwrap().wait();
+    studio.drop_file(run.join("final/weights.safetensors"));
+    let begun = Instant::now();
+    let button = (egui::Role::Button, "Sample with it…");
+    while studio
+        .harness
+        .query_by_role_and_label(button.0, button.1)
+        .is_none()
+    {
+        assert!(begun.elapsed() < PATIENCE, "no offer for too long");
+        studio.harness.step();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    studio.click("Sample with it…");
+    studio.harness.step();
+    let strength = studio
+        .harness
+        .get_by_role_and_label(egui::Role::Slider, "Strength");
+    assert!(strength.accesskit_node().is_disabled());
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub enum Dialog {
         file: PathBuf,
         /// How strongly it acts; 1 is what it was trained for.
         strength: f64,
+        /// Whether the weights take the place of the model's own, so that there is no strength.
+        whole: bool,
     },
     /// What each method needs, and bringing it.
     Models,
@@ -198,7 +200,11 @@ impl App {
                 Dialog::Save { path } => self.save_ui(ui, path),
                 Dialog::Export(form) => self.export_ui(ui, form),
                 Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
-                Dialog::Weights { file, strength } => self.weights_ui(ui, file, strength),
+                Dialog::Weights {
+                    file,
+                    strength,
+                    whole,
+                } => self.weights_ui(ui, file, (strength, *whole)),
                 Dialog::Models => models_ui(self, ui) && !close_row(ui),
                 Dialog::Shortcuts => {
                     shortcuts::shortcuts_ui(ui);

@@ -309,7 +309,7 @@ impl App {
             Action::ShowFile(path) => super::dialogs::show_in_files(&mut self.notices, &path),
             Action::LearnBoth(replaced) => self.learn_both(*replaced),
             Action::LeadBy(replaced) => self.lead_by_opened(*replaced),
-            Action::SampleWith(path) => self.dialog = Some(Dialog::weights(path)),
+            Action::SampleWith { file, whole } => self.dialog = Some(Dialog::weights(file, whole)),
             Action::UseModel(path) => self.choose_model(Some(path)),
         }
     }

@@ -39,8 +39,13 @@ pub enum Action {
     LearnBoth(Box<Replaced>),
     /// Puts the clip back that was replaced, and lets the one that took its place lead ControlVideo.
     LeadBy(Box<Replaced>),
-    /// Makes a sample with a file of trained weights.
-    SampleWith(PathBuf),
+    /// Makes a sample with a file of trained weights, which are whole ones or adapters of some strength.
+    SampleWith {
+        /// The file.
+        file: PathBuf,
+        /// Whether they take the place of the model's own.
+        whole: bool,
+    },
     /// Trains this model from now on.
     UseModel(PathBuf),
 }
@@ -56,7 +61,7 @@ impl Action {
             Self::ShowFile(_) => "Show folder",
             Self::LearnBoth(_) => "Learn both",
             Self::LeadBy(_) => "Let it lead",
-            Self::SampleWith(_) => "Sample with it…",
+            Self::SampleWith { .. } => "Sample with it…",
             Self::UseModel(_) => "Use it",
         }
     }
@@ -77,7 +82,7 @@ impl Action {
             Self::LeadBy(_) => {
                 "Puts the clip of before back; this one, of its edges, depth or poses, leads ControlVideo."
             }
-            Self::SampleWith(_) => {
+            Self::SampleWith { .. } => {
                 "Asks how strongly, and paints the new subject with these weights on the chosen model."
             }
             Self::UseModel(_) => "Makes it the model that learns. Undo takes that back.",

@@ -10,6 +10,7 @@ use super::media::image_of;
 use super::past::{self, Past};
 use super::task::Task;
 use crate::job::{Command, Event, JobHandle, Outcome, Preview, Setting, Stage, StopReason};
+use crate::methods::Method;
 use crate::project::{LiveSettings, RunRecord};
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
@@ -204,6 +205,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether it learnt adapters: its folder says so, or its steps do, most of which have a pass over a single frame.
+    #[must_use]
+    pub fn has_adapters(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.settings.method == Method::MotionDirector)
+            || self.stats.iter().any(|stats| stats.spatial.is_some())
+    }
+
     /// A run that was just started.
     #[must_use]
     pub fn new(title: String, handle: JobHandle, now_secs: f64) -> Self {

@@ -9,8 +9,8 @@ use super::dialogs::{Dialog, accent_button};
 use super::notices::Action;
 use super::queue::RESULT;
 use crate::job::{
-    BUILTIN, DeviceChoice, LoraRequest, Request, ResultRequest, SampleRequest, SamplingChanges,
-    WeightsAbout,
+    BUILTIN, DeviceChoice, LoraExport, LoraNames, LoraRequest, LoraShare, Request, ResultRequest,
+    SampleRequest, SamplingChanges, WeightsAbout, export_lora,
 };
 
 /// Strengths that can be set; 1 is what the weights were trained for.
@@ -24,7 +24,32 @@ impl App {
             Some(about) => format!("{name} holds the motion of \"{}\".", about.subject),
             None => format!("{name} holds weights; it does not say where they are from."),
         };
-        self.notices.say(text, Some(Action::SampleWith(path)));
+        let whole = about.is_some_and(|about| about.rank.is_none());
+        let action = Action::SampleWith { file: path, whole };
+        self.notices.say(text, Some(action));
+    }
+
+    /// Writes the motion's adapters of a run as a LoRA, into its folder.
+    pub(super) fn save_lora(&mut self, run: &Path) {
+        let to = run.join("final").join("lora.safetensors");
+        let written = export_lora(&LoraExport {
+            source: run.to_owned(),
+            to: to.clone(),
+            names: LoraNames::Diffusers,
+            share: LoraShare::Motion,
+            clip: 1,
+            overwrite: true,
+        });
+        match written {
+            Ok(written) => {
+                let text = format!(
+                    "The motion is in lora.safetensors now, in the run's folder: {} layers of rank {}, named as diffusers names them.",
+                    written.motion_layers, written.rank
+                );
+                self.notices.say(text, Some(Action::ShowFile(to)));
+            }
+            Err(report) => self.notices.problem(report, None),
+        }
     }
 
     /// The dialog: how strongly they act, and what is painted. Gives whether it stays open.
@@ -32,7 +57,7 @@ impl App {
         &mut self,
         ui: &mut egui::Ui,
         file: &Path,
-        strength: &mut f64,
+        (strength, whole): (&mut f64, bool),
     ) -> bool {
         ui.heading("Sample with it");
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -43,8 +68,11 @@ impl App {
         ui.horizontal(|ui| {
             let label = ui.label("Strength");
             let slider = egui::Slider::new(strength, STRENGTHS).fixed_decimals(2);
-            ui.add(slider).labelled_by(label.id).on_hover_text(
-                "1 is what the weights were trained for; less of it moves less, 0 leaves it out.",
+            let slider = ui.add_enabled(!whole, slider).labelled_by(label.id);
+            let tip =
+                "1 is what the weights were trained for; less of it moves less, 0 leaves it out.";
+            slider.on_hover_text(tip).on_disabled_hover_text(
+                "These take the place of the model's own weights, whole: they have no strength.",
             );
         });
         ui.add_space(4.0);
@@ -100,10 +128,11 @@ impl App {
 impl Dialog {
     /// The dialog about a file of trained weights.
     #[must_use]
-    pub fn weights(file: PathBuf) -> Self {
+    pub fn weights(file: PathBuf, whole: bool) -> Self {
         Self::Weights {
             file,
             strength: 1.0,
+            whole,
         }
     }
 }

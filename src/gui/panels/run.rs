@@ -226,6 +226,7 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
         .filter(|_| run.outcome == Some(Outcome::Completed))
         .and_then(|folder| Some((folder.clone(), steps_of(app, folder)?)));
     let can_sample = run.has_weights() && !run.is_going();
+    let has_adapters = run.has_adapters();
     let mut command_ui = |ui: &mut egui::Ui, command: Command, label: &str| {
         let hover = command.hover_text(ui.ctx());
         if ui.button(label).on_hover_text(hover).clicked() {
@@ -250,7 +251,11 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
     if let Some((folder, steps)) = finished {
         let tip = "More steps for this run, from its last checkpoint on.";
         if ui.button("Train further…").on_hover_text(tip).clicked() {
-            app.dialog = Some(Dialog::further(folder, steps));
+            app.dialog = Some(Dialog::further(folder.clone(), steps));
+        }
+        let tip = "Writes what it learnt of the motion as a LoRA into the run's folder, for diffusers and other programs.";
+        if has_adapters && ui.button("LoRA file").on_hover_text(tip).clicked() {
+            app.save_lora(&folder);
         }
     }
 }

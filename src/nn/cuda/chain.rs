@@ -45,7 +45,7 @@ impl Stage {
         }
     }
 
-    /// As [`super::convolution`].
+    /// As [`super::convolution()`].
     pub fn convolution(weight: &Tensor, bias: Option<Tensor>, size: Convolution) -> Result<Self> {
         let mut op = Convolved::new(weight, bias, size)?;
         let bias = op.take_bias();
