@@ -22,10 +22,10 @@ use spectral_motion::methods::Method;
 use spectral_motion::models::ModelFolder;
 use spectral_motion::project::{Project, RunFolder, RunRecord, TensorFile};
 use spectral_motion::train::{Preset, TransferConfig};
-use spectral_motion::video;
+use spectral_motion::video::{self, Frame};
 
 use self::studio::{PATIENCE, Studio, steps_without_end};
-use crate::common::{image_model, micro_model, moving_square};
+use crate::common::{golden, image_model, micro_model, moving_square};
 use crate::models::copy_of;
 
 /// A model of another kind brings a method that it can be trained by, with its authors' numbers, and takes it away again.
@@ -127,7 +127,7 @@ fn what_leads_control_video_is_chosen_and_seen() {
     studio.step_until("edges", |app| app.leading_frames().is_some());
     let edges = studio.app().leading_frames().unwrap().to_vec();
     assert_eq!(edges.len(), 4);
-    let white = |frames: &[video::Frame]| -> usize {
+    let white = |frames: &[Frame]| -> usize {
         let pixels = frames.iter().flat_map(|frame| frame.rgb.iter());
         pixels.filter(|value| **value == 255).count()
     };
@@ -149,6 +149,19 @@ fn what_leads_control_video_is_chosen_and_seen() {
     });
     assert_eq!(studio.app().document().settings.canny, (100.0, 2040.0));
 
+    // Depth, by the folder of a model that estimates it.
+    studio.drop_file(golden("depth"));
+    studio.step_until("depth", |app| {
+        app.document().control.clip.is_some()
+            && app.leading_frames().is_some_and(|frames| {
+                let grey = |frame: &Frame| frame.rgb.chunks_exact(3).all(|p| p[0] == p[1]);
+                let shades = |frame: &Frame| frame.rgb.iter().any(|v| ![0, 255].contains(v));
+                frames.iter().all(grey) && frames.iter().any(shades)
+            })
+    });
+    studio.see("What leads: depth");
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(studio.app().document().control.clip, None);
     // A film of one's own: opened, and made to lead instead of taking the clip's place.
     let clip = studio.drop_square(4);
     let own = moving_square(&studio.path("own"), 4);
@@ -661,7 +674,7 @@ fn a_film_made_here_gives_its_settings_back_after_a_question() {
         "clip": null, "model_name": "builtin", "model_sha256": {}, "tuned_sha256": null, "settings": settings,
     });
     let film = studio.path("made.gif");
-    let frames = vec![video::Frame::filled(16, 16, [9, 9, 9]); 6];
+    let frames = vec![Frame::filled(16, 16, [9, 9, 9]); 6];
     let clip = video::Clip::from_frames(frames, 8.0, "made");
     let options = video::ExportOptions {
         recipe: Some(recipe.to_string()),

@@ -112,7 +112,11 @@ impl App {
     pub(super) fn lead_by(&mut self, path: PathBuf) {
         let path = std::path::absolute(&path).unwrap_or(path);
         let name = path.file_name().unwrap_or(path.as_os_str());
-        let text = format!("{} leads ControlVideo now.", name.to_string_lossy());
+        let name = name.to_string_lossy();
+        let text = match DepthAnything::is_folder(&path) {
+            true => format!("The depth that {name} estimates leads ControlVideo now."),
+            false => format!("{name} leads ControlVideo now."),
+        };
         self.notices.say(text, None);
         self.document.control.clip = Some(path);
     }

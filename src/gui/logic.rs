@@ -237,6 +237,7 @@ impl App {
                 self.remember(&path);
                 self.choose_model(Some(path));
             }
+            Ok(Opened::Depth(path)) => self.lead_by(path),
             Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
             Ok(Opened::Project(path, project)) => self.take_project(path, *project),
             Err(report) => self.notices.problem(report, None),

@@ -10,7 +10,9 @@ use eframe::egui::{self, ColorImage};
 use super::past::{self, Past};
 use crate::job::{Halt, WeightsAbout, fit_for};
 use crate::methods::Method;
-use crate::models::{self, ClipLimits, ModelCard, ModelError, ModelFolder, ModelKind};
+use crate::models::{
+    self, ClipLimits, DepthAnything, ModelCard, ModelError, ModelFolder, ModelKind,
+};
 use crate::project::{Project, Recipe, RunFolder};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
@@ -50,6 +52,8 @@ pub enum Opened {
     Run(Box<Past>),
     /// A folder with a model in diffusers' layout.
     Model(PathBuf),
+    /// A folder with a model that estimates depth.
+    Depth(PathBuf),
     /// A file of trained weights, and what it says of itself.
     Weights(PathBuf, Option<Box<WeightsAbout>>),
     /// A project file.
@@ -119,6 +123,10 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
     if ends_with("safetensors") {
         let about = WeightsAbout::of_file(path).map_err(report)?;
         return Ok(Opened::Weights(path.to_owned(), about.map(Box::new)));
+    }
+    if DepthAnything::is_folder(path) {
+        DepthAnything::check(path).map_err(|error| report(error.into()))?;
+        return Ok(Opened::Depth(path.to_owned()));
     }
     if ModelFolder::is_meant(path) {
         // Read now, so that what is wrong with it is told before it takes the place of one that works.
