@@ -128,9 +128,9 @@ impl App {
         }
         let refused =
             |headline: &str, advice: &str| Err(Report::new(Area::Request, headline).advise(advice));
+        // Of a model that is still being read the job itself finds out.
         if self
-            .model
-            .as_ref()
+            .current_model()
             .is_some_and(|model| !model.has_controlnet)
         {
             return refused(

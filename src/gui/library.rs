@@ -168,11 +168,12 @@ impl App {
 
     /// ControlVideo on an image model without a ControlNet is led by the one for edges of the list, unless they do not fit.
     pub(super) fn lead_model(&mut self) {
-        let document = &mut self.document;
         let lacks = |model: &ModelInfo| model.kind == ModelKind::Image && !model.has_controlnet;
+        let is_lacking = self.current_model().is_some_and(lacks);
+        let document = &mut self.document;
         if document.settings.method.is_controlled()
             && document.control.controlnet.is_none()
-            && self.model.as_ref().is_some_and(lacks)
+            && is_lacking
             && let Some(folder) = &document.model
             && let Some(edges) = self.shelf.edges()
         {

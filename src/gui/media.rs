@@ -63,6 +63,8 @@ pub enum Opened {
 /// What the window knows of a model.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
+    /// The choice that it was read for.
+    pub choice: ModelChoice,
     /// What to call it.
     pub name: String,
     /// What a clip must look like.
@@ -226,6 +228,7 @@ pub fn model(choice: &ModelChoice) -> Result<ModelInfo, Report> {
         }
     };
     Ok(ModelInfo {
+        choice: choice.clone(),
         name: folder.name(),
         limits: folder.clip_limits(),
         card: folder.card().clone(),

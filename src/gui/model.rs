@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::app::{App, Document};
-use super::media::{self, ModelChoice};
+use super::media::{self, ModelChoice, ModelInfo};
 use super::panels::transfer::{with_method, with_model};
 use super::task::Task;
 use crate::methods::Method;
@@ -25,6 +25,13 @@ impl App {
                 ModelChoice::Folder(folder.clone(), controlnet)
             }
         }
+    }
+
+    /// What was read of the model that the document asks for; none while that is still being read, though the one before may
+    /// be there.
+    pub(super) fn current_model(&self) -> Option<&ModelInfo> {
+        let choice = self.model_choice();
+        self.model.as_ref().filter(|model| model.choice == choice)
     }
 
     /// Chooses a model; none is the built-in one. The built-in image model and Stable Diffusion do not learn by the same

@@ -138,7 +138,7 @@ fn controlnet_ui(app: &mut App, ui: &mut egui::Ui) {
     }
     ui.end_row();
     let lacks = |model: &crate::gui::media::ModelInfo| !model.has_controlnet;
-    if own.is_none() && app.model.as_ref().is_some_and(lacks) {
+    if own.is_none() && app.current_model().is_some_and(lacks) {
         ui.label("");
         let text = "There is none: choose a folder.";
         ui.colored_label(theme::warning(ui), text);
