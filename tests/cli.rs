@@ -292,6 +292,37 @@ fn a_name_that_is_not_utf8_works() {
     assert!(place.path().join("film.gif").is_file());
 }
 
+/// Whoever reads the progress may go away: the work is done all the same.
+#[test]
+fn a_closed_terminal_ends_nothing() {
+    let place = Place::new();
+    let mut program = place.transfer(&place.clip);
+    let mut child = program
+        .args(["-o", "film.gif"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(place.path().join("film.gif").is_file());
+}
+
+/// A run writes the model's folder down as text.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_in_a_folder_that_is_no_text_is_refused_before_training() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::new();
+    let odd = place.path().join(std::ffi::OsStr::from_bytes(b"mo\xffdel"));
+    std::os::unix::fs::symlink(micro_model(), &odd).unwrap();
+    let mut program = place.program();
+    program.arg("train").arg(&place.clip);
+    program.args(["--subject", "a red square", "--frames", "4", "--model"]);
+    program.arg(&odd);
+    fails(program, 4, &["a name that is no text", "Rename"]);
+}
+
 #[test]
 fn what_cannot_be_asked_for_has_exit_code_2() {
     let place = Place::new();
@@ -318,6 +349,31 @@ fn what_cannot_be_asked_for_has_exit_code_2() {
     let mut format = place.transfer(&place.clip);
     format.args(["-o", "film.docx"]);
     fails(format, 2, &["which format"]);
+    let mut idle = place.transfer(&place.clip);
+    idle.args(["--condition", "edges.mp4"]);
+    fails(
+        idle,
+        2,
+        &["--condition is for ControlVideo alone", "--method"],
+    );
+    let mut seed = place.transfer(&place.clip);
+    seed.args(["--seed", "12345678901234567890"]);
+    fails(seed, 2, &["--seed is", "at most"]);
+    let mut frames = place.transfer(&place.clip);
+    frames.args(["--frames", "100000000"]);
+    fails(frames, 2, &["--frames is 100000000", "2 to 10000"]);
+    fs::create_dir(place.path().join("mine")).unwrap();
+    fs::write(place.path().join("mine/diary.txt"), "mine").unwrap();
+    let mut other = place.transfer(&place.clip);
+    other.args(["-o", "mine", "--overwrite"]);
+    fails(other, 2, &["diary.txt exists already"]);
+    #[cfg(target_os = "linux")]
+    {
+        // Not even the administrator can make a file there.
+        let mut locked = place.transfer(&place.clip);
+        locked.args(["-o", "/sys/film.gif"]);
+        fails(locked, 2, &["/sys/film.gif", "cannot be written"]);
+    }
     let mut threads = place.transfer(&place.clip);
     threads.args(["--threads", "0"]);
     fails(threads, 2, &["0 threads"]);

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor, Var};
 use clap::{Args as _, FromArgMatches as _, ValueEnum as _};
 use spectral_motion::methods::{Method, Tuned};
-use spectral_motion::models::ModelFolder;
+use spectral_motion::models::{ModelFolder, TemporalBias};
 use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
 use spectral_motion::train::{
     AdamW, AdamWConfig, Batch, Item, Preset, SamplerChoice, Trainer, TransferConfig,
-    clip_coefficient, default_levels, explicit_over_preset,
+    clip_coefficient, default_levels, explicit_over_preset, owner_of, refuse_idle,
 };
 
 use crate::common::micro_model;
@@ -96,6 +96,47 @@ fn typed_flags_win_over_the_preset_even_when_they_repeat_a_default() {
         Some(75),
         "what was not typed comes from the preset"
     );
+}
+
+/// Settings that a file leaves out at their default are no exception.
+#[test]
+fn a_typed_default_wins_over_a_preset_that_differs() {
+    let config = typed(&["--temporal-bias", "zero"], Some(Preset::TuneAVideo));
+    assert_eq!(config.temporal_bias, TemporalBias::Zero);
+    assert_eq!(
+        typed(&[], Some(Preset::TuneAVideo)).temporal_bias,
+        TemporalBias::Random
+    );
+}
+
+#[test]
+fn settings_of_one_method_are_refused_for_others() {
+    let command = TransferConfig::augment_args(clap::Command::new("test"));
+    let mut owned = 0;
+    for argument in command.get_arguments() {
+        let help = argument.get_help().unwrap().to_string();
+        let owner = owner_of(argument.get_id().as_str());
+        let named = Method::ALL
+            .into_iter()
+            .find(|method| help.starts_with(&format!("{}:", method.name())));
+        let named = named.or_else(|| {
+            // "MotionDirector with several clips: …"
+            help.starts_with("MotionDirector ")
+                .then_some(Method::MotionDirector)
+        });
+        assert_eq!(owner, named, "{help}");
+        owned += usize::from(owner.is_some());
+    }
+    assert_eq!(owned, 9);
+    let matches = command.get_matches_from(["test", "--rank", "4"]);
+    let refusal = refuse_idle(&matches, &[Method::Vmc])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refusal.contains("--rank is for MotionDirector alone"),
+        "{refusal}"
+    );
+    refuse_idle(&matches, &[Method::Vmc, Method::MotionDirector]).unwrap();
 }
 
 #[test]
@@ -205,6 +246,7 @@ fn films_never_become_slide_shows_unless_asked() {
     let config = TransferConfig::default();
     assert_eq!(config.film_fps(1.0), 8.0, "8 frames of a clip of 8 s");
     assert_eq!(config.film_fps(24.0), 24.0, "a faster clip keeps its rate");
+    assert_eq!(config.film_fps(960.0), 240.0, "one of a high-speed camera");
     let own_time = TransferConfig {
         play_fps: Some(0.98),
         ..config

@@ -7,9 +7,10 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use crate::job::{DeviceChoice, Halt, ResultRequest};
 use crate::library::{Library, LibraryError};
+use crate::methods::Method;
 use crate::project::{Control, MoreClip};
 use crate::report::{Area, Report};
-use crate::train::{Preset, TransferConfig, explicit_over_preset};
+use crate::train::{Preset, TransferConfig, explicit_over_preset, refuse_idle};
 
 /// Which model, and what it runs on.
 #[derive(Args)]
@@ -93,8 +94,8 @@ pub struct ResultArgs {
     /// Replace the output file if there is one
     #[arg(long)]
     pub overwrite: bool,
-    /// Shorter side of the film in pixels at least; smaller results are enlarged for watching, 0 keeps their size
-    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    /// Shorter side of the film in pixels at least, up to 4096; smaller results are enlarged for watching, 0 keeps their size
+    #[arg(long, default_value_t = 256, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub scale_to: u32,
 }
 
@@ -132,6 +133,14 @@ pub(super) fn settings(
     let refuse = |error: &dyn std::fmt::Display| {
         Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
     };
+    // A suite has several methods.
+    let methods: Vec<Method> = flags
+        .get_many("method")
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
+    refuse_idle(flags, &methods).map_err(|error| refuse(&error))?;
     let config = explicit_over_preset(typed, flags, preset, model.model.is_none());
     let config = config.map_err(|error| refuse(&error))?;
     config.check().map_err(|error| refuse(&error))?;

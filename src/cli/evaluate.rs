@@ -7,11 +7,11 @@ use clap::{ArgAction, ArgMatches, Args, ValueEnum};
 
 use super::args::{ModelArgs, OutputArgs, settings, words};
 use super::{Ending, watch};
-use crate::job::{EvaluateRequest, Request, SuiteRequest};
+use crate::job::{CutChanges, EvaluateRequest, Request, SuiteRequest};
 use crate::methods::Method;
 use crate::project::free_name;
 use crate::report::{Area, Report};
-use crate::train::{Preset, TransferConfig};
+use crate::train::{Preset, TransferConfig, typed_names};
 
 /// Settings that say how a clip is cut; without `--suite` no others have a meaning.
 const CUT: [&str; 5] = ["size", "fps", "start_secs", "fit", "loop_short"];
@@ -89,12 +89,12 @@ pub(super) fn run(args: &EvaluateArgs, flags: &ArgMatches) -> Result<Ending, Rep
         return Err(Report::new(Area::Request, "There is nothing to evaluate")
             .advise("Name a run folder or a film, or ask for a suite with --suite drawn."));
     }
-    let typed = typed_settings(flags);
+    let typed = typed_names(flags);
     let config = settings(&args.config, flags, args.preset, &args.model)?;
     let request = match &args.result {
         Some(result) => {
             refuse_suite_flags(flags)?;
-            Request::Evaluate(Box::new(comparison(args, result, config, &typed)?))
+            Request::Evaluate(Box::new(comparison(args, result, &typed)?))
         }
         None => Request::Suite(Box::new(suite(args, flags, config, &typed)?)),
     };
@@ -118,7 +118,6 @@ fn refuse_suite_flags(flags: &ArgMatches) -> Result<(), Report> {
 fn comparison(
     args: &EvaluateArgs,
     result: &Path,
-    config: TransferConfig,
     typed: &[String],
 ) -> Result<EvaluateRequest, Report> {
     let strange = |name: &&String| !CUT.contains(&name.as_str());
@@ -142,9 +141,21 @@ fn comparison(
         reference: args.reference.clone(),
         prompt: said("--prompt", &args.prompt)?,
         subject: said("--subject", &args.subject)?,
-        cut: (!typed.is_empty()).then_some(config),
+        cut: cut_changes(&args.config, typed),
         device: args.model.device,
     })
+}
+
+/// The settings of a cut that were typed.
+fn cut_changes(config: &TransferConfig, typed: &[String]) -> CutChanges {
+    let is_typed = |name: &str| typed.iter().any(|typed| typed == name);
+    CutChanges {
+        size: config.size,
+        fps: config.fps,
+        start_secs: is_typed("start_secs").then_some(config.start_secs),
+        fit: is_typed("fit").then_some(config.fit),
+        loop_short: is_typed("loop_short").then_some(config.loop_short),
+    }
 }
 
 fn suite(
@@ -181,14 +192,4 @@ fn suite(
 fn refused(name: &str, cause: &str) -> Report {
     let headline = format!("--{} has no meaning here", name.replace('_', "-"));
     Report::new(Area::Request, headline).because(cause)
-}
-
-/// The settings that stand on the command line.
-fn typed_settings(flags: &ArgMatches) -> Vec<String> {
-    let known = TransferConfig::augment_args(clap::Command::new(""));
-    let names = known
-        .get_arguments()
-        .map(|argument| argument.get_id().as_str().to_owned());
-    let typed = |name: &String| flags.value_source(name) == Some(ValueSource::CommandLine);
-    names.filter(typed).collect()
 }

@@ -36,7 +36,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<Ending, Report> {
         Err(Halt::Stopped) => return Ok(Ending::Cancelled),
     };
     for note in &clip.notes {
-        eprintln!("Note: {note}");
+        tell!("Note: {note}");
     }
     let folder = args.output.clone().unwrap_or_else(|| {
         let stem = args.clip.file_stem().unwrap_or_default().to_string_lossy();
@@ -49,6 +49,6 @@ pub(super) fn run(args: &InspectArgs) -> Result<Ending, Report> {
         }
         report
     })?;
-    println!("{}", folder.display());
+    put!("{}", folder.display());
     Ok(Ending::Done)
 }

@@ -6,6 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Ending;
+use super::args::model_folder;
 use crate::job::{LoraExport, LoraNames, LoraReport, LoraShare, check_lora, export_lora};
 use crate::report::{Area, Report};
 
@@ -51,8 +52,8 @@ struct ExportArgs {
 struct CheckArgs {
     /// The LoRA: .safetensors, or PyTorch's .pt or .bin
     file: PathBuf,
-    /// Folder of the model that it shall be put on [default: the built-in model]
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder of the model that it shall be put on, or a name that `models list` shows [default: the built-in model]
+    #[arg(long, value_name = "FOLDER|NAME")]
     model: Option<PathBuf>,
     /// Print the findings as JSON
     #[arg(long)]
@@ -75,19 +76,22 @@ fn export(args: &ExportArgs) -> Result<Ending, Report> {
         clip: args.clip,
         overwrite: args.overwrite,
     })?;
-    eprintln!(
+    tell!(
         "{} layers of the motion and {} of the look, rank {}.",
-        written.motion_layers, written.look_layers, written.rank
+        written.motion_layers,
+        written.look_layers,
+        written.rank
     );
-    println!("{}", args.to.display());
+    put!("{}", args.to.display());
     Ok(Ending::Done)
 }
 
 fn check(args: &CheckArgs) -> Result<Ending, Report> {
-    let found = check_lora(&args.file, args.model.as_deref())?;
+    let model = args.model.as_deref().map(model_folder).transpose()?;
+    let found = check_lora(&args.file, model.as_deref())?;
     if args.json {
         // Plain data with string keys always has a JSON form.
-        println!("{}", serde_json::to_string(&found).unwrap_or_default());
+        put!("{}", serde_json::to_string(&found).unwrap_or_default());
     } else {
         print(&found);
     }
@@ -98,30 +102,32 @@ fn check(args: &CheckArgs) -> Result<Ending, Report> {
 }
 
 fn print(found: &LoraReport) {
-    println!("Format   {}", found.format);
+    put!("Format   {}", found.format);
     match found.ranks {
-        Some((least, most)) if least == most => println!("Rank     {least}"),
-        Some((least, most)) => println!("Rank     {least} to {most}"),
+        Some((least, most)) if least == most => put!("Rank     {least}"),
+        Some((least, most)) => put!("Rank     {least} to {most}"),
         None => {}
     }
-    println!(
+    put!(
         "Matched  {} layers of the network, {} of the text encoder of {}",
-        found.unet_layers, found.text_layers, found.model
+        found.unet_layers,
+        found.text_layers,
+        found.model
     );
     for (what, lines) in [("Unmatched", &found.unmatched), ("Wrong", &found.wrong)] {
         if lines.is_empty() {
             continue;
         }
-        println!("{what}  {}", lines.len());
+        put!("{what}  {}", lines.len());
         for line in lines.iter().take(SHOWN) {
-            println!("  {line}");
+            put!("  {line}");
         }
         if lines.len() > SHOWN {
-            println!("  and {} more", lines.len() - SHOWN);
+            put!("  and {} more", lines.len() - SHOWN);
         }
     }
     if let Some(about) = &found.about {
-        println!(
+        put!(
             "Trained  {}, {} steps on \"{}\", with {}",
             about.method.name(),
             about.steps,

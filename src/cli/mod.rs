@@ -1,5 +1,21 @@
 //! The command line: one file a command. It only asks for jobs and shows their events, or opens the window.
 
+/// A line for people, on standard error. A terminal that is gone is no reason to end what is being done.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stderr(), $($text)*).ok();
+    }};
+}
+
+/// A line of results, on standard output; a closed pipe is the reader's own decision.
+macro_rules! put {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), $($text)*).ok();
+    }};
+}
+
 mod args;
 mod evaluate;
 pub mod inspect;
@@ -111,7 +127,7 @@ fn without_command() -> u8 {
 /// Without a window there is nothing to do without a command but to say what there is.
 #[cfg(not(feature = "gui"))]
 fn without_command() -> u8 {
-    eprintln!("{}", Cli::command().render_help());
+    tell!("{}", Cli::command().render_help());
     2
 }
 
@@ -120,7 +136,7 @@ fn exit(done: Result<Ending, Report>) -> u8 {
         Ok(Ending::Done) => 0,
         Ok(Ending::Cancelled) => 130,
         Err(report) => {
-            eprintln!("Error: {report}");
+            tell!("Error: {report}");
             exit_code(report.area)
         }
     }

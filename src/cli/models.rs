@@ -267,12 +267,12 @@ fn add(args: &AddArgs, library: &Library) -> Result<Ending, Report> {
     let added = library
         .add(&args.folder, args.name.as_deref())
         .map_err(told)?;
-    eprintln!(
+    tell!(
         "{} is on the list; `--model {}` takes it.",
         added.folder.display(),
         added.name
     );
-    println!("{}", added.name);
+    put!("{}", added.name);
     Ok(Ending::Done)
 }
 
@@ -284,8 +284,8 @@ fn get(args: &GetArgs, library: Library) -> Result<Ending, Report> {
         let known = Known::find(name).ok_or_else(unknown)?;
         let damaged = match whole(known, &library)? {
             Whole::Yes(folder) => {
-                eprintln!("{} is here already.", known.title);
-                println!("{}", folder.display());
+                tell!("{} is here already.", known.title);
+                put!("{}", folder.display());
                 continue;
             }
             Whole::Damaged(file) => Some(file),
@@ -346,7 +346,7 @@ fn whole(known: &Known, library: &Library) -> Result<Whole, Report> {
     match library.check(known.name, &mut |_| ControlFlow::Continue(())) {
         Ok(_) => Ok(Whole::Yes(folder)),
         Err(LibraryError::Damaged { path, .. }) => {
-            eprintln!("{} is damaged and is fetched again.", path.display());
+            tell!("{} is damaged and is fetched again.", path.display());
             Ok(Whole::Damaged(path))
         }
         Err(error) => Err(told(error)),
@@ -368,14 +368,14 @@ fn tell(plan: &Plan, library: &Library, suits: &Suits) {
         }
         _ => {}
     }
-    eprintln!("{} ({})", known.title, known.repo);
-    eprintln!("  {}", known.about);
-    eprintln!("  Size:     {size}");
-    eprintln!("  Licence:  {}", known.licence.name);
-    eprintln!("            {}", known.licence.link);
-    eprintln!("  Serves:   {}", known.method_names());
-    eprintln!("  Memory:   {}", suits.text());
-    eprintln!("  Goes to:  {}", library.cache.entry(known.repo).display());
+    tell!("{} ({})", known.title, known.repo);
+    tell!("  {}", known.about);
+    tell!("  Size:     {size}");
+    tell!("  Licence:  {}", known.licence.name);
+    tell!("            {}", known.licence.link);
+    tell!("  Serves:   {}", known.method_names());
+    tell!("  Memory:   {}", suits.text());
+    tell!("  Goes to:  {}", library.cache.entry(known.repo).display());
 }
 
 fn check(args: &CheckArgs, library: &Library) -> Result<Ending, Report> {
@@ -388,15 +388,15 @@ fn check(args: &CheckArgs, library: &Library) -> Result<Ending, Report> {
         names => names.to_vec(),
     };
     if names.is_empty() {
-        eprintln!("No model is here but the built-in one.");
+        tell!("No model is here but the built-in one.");
     }
     let mut wrong = Vec::new();
     for name in &names {
         match library.check(name, &mut |_| ControlFlow::Continue(())) {
-            Ok(0) => println!("{name}: whole (names and shapes; no checksums are known)"),
-            Ok(files) => println!("{name}: whole (names, shapes and checksums of {files} files)"),
+            Ok(0) => put!("{name}: whole (names and shapes; no checksums are known)"),
+            Ok(files) => put!("{name}: whole (names, shapes and checksums of {files} files)"),
             Err(error) => {
-                println!("{name}: {error}");
+                put!("{name}: {error}");
                 wrong.push(told(error));
             }
         }
@@ -416,7 +416,7 @@ fn check(args: &CheckArgs, library: &Library) -> Result<Ending, Report> {
 fn remove(args: &RemoveArgs, library: &Library) -> Result<Ending, Report> {
     let question = match library.removal(&args.name).map_err(told)? {
         Removed::Folder(folder) => {
-            eprintln!(
+            tell!(
                 "{} leaves the list and stays where it is.",
                 folder.display()
             );
@@ -427,7 +427,7 @@ fn remove(args: &RemoveArgs, library: &Library) -> Result<Ending, Report> {
             files,
             bytes,
         } => {
-            eprintln!(
+            tell!(
                 "{files} files, {}, that were downloaded to {}",
                 gigabytes(bytes),
                 place.display()
@@ -460,7 +460,7 @@ fn agreed(question: &str, nothing: &str) -> Result<bool, Report> {
         .map_err(|error| Report::new(Area::Run, nothing).because_of(&error))?;
     let agreed = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
     if !agreed {
-        eprintln!("{nothing}.");
+        tell!("{nothing}.");
     }
     Ok(agreed)
 }

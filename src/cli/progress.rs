@@ -109,8 +109,8 @@ impl Progress {
         self.end_stage();
         let secs = self.started.elapsed().as_secs_f64();
         match outcome {
-            Outcome::Completed => eprintln!("Done in {secs:.1} s"),
-            Outcome::Cancelled { .. } => eprintln!("Cancelled after {secs:.1} s"),
+            Outcome::Completed => tell!("Done in {secs:.1} s"),
+            Outcome::Cancelled { .. } => tell!("Cancelled after {secs:.1} s"),
             // The report is printed once, where the program ends.
             Outcome::Failed(_) => {}
         }
@@ -120,7 +120,7 @@ impl Progress {
         self.end_stage();
         self.in_suite = true;
         if kept > 0 {
-            eprintln!("{kept} of {cells} cells are there already");
+            tell!("{kept} of {cells} cells are there already");
         }
         if self.terminal {
             let bar = ProgressBar::new(u64::from(cells)).with_style(style(
@@ -165,7 +165,7 @@ impl Progress {
         self.stage_started = Instant::now();
         self.last_line = self.stage_started;
         if !self.terminal {
-            eprintln!("{}", name(stage));
+            tell!("{}", name(stage));
             return;
         }
         let bar = match total {
@@ -213,7 +213,7 @@ impl Progress {
             }
             _ => format!("{done}/{total}"),
         };
-        eprintln!(
+        tell!(
             "{} {counts}  {secs:.1} s, {left:.0} s left{message}",
             name(stage)
         );
@@ -229,7 +229,7 @@ impl Progress {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tell!("{text}"),
         }
     }
 

@@ -55,12 +55,12 @@ fn stop_on_interrupt(commander: Commander) {
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("Stopping after this step. Press Ctrl-C again to end at once.");
         commander.send(Command::Stop).ok();
+        tell!("Stopping after this step. Press Ctrl-C again to end at once.");
     });
     if let Err(error) = installed {
         // Without a handler Ctrl-C ends the program at once, which is its ordinary meaning.
-        eprintln!("Note: Ctrl-C will end the program at once ({error}).");
+        tell!("Note: Ctrl-C will end the program at once ({error}).");
     }
 }
 
@@ -89,7 +89,7 @@ fn read_commands(commander: Commander, json: bool) -> Result<(), Report> {
                 if json {
                     print_line(&Event::Warning(report));
                 } else {
-                    eprintln!("Warning: {report}");
+                    tell!("Warning: {report}");
                 }
             }
         });

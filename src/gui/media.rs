@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use eframe::egui::{self, ColorImage};
 
 use super::past::{self, Past};
-use crate::job::{Halt, WeightsAbout, fit_for};
+use crate::job::{Halt, WeightsAbout, fit_clip, fit_for};
 use crate::methods::Method;
 use crate::models::{
     self, ClipLimits, DepthAnything, ModelCard, ModelError, ModelFolder, ModelKind,
@@ -247,7 +247,7 @@ pub fn cut(clip: &Clip, config: &TransferConfig, limits: &ClipLimits) -> Result<
     let Fitted {
         clip: fitted,
         notes,
-    } = video::fit(clip, &fit).map_err(|error| report(error.into()))?;
+    } = fit_clip(clip, &fit).map_err(report)?;
     Ok(Cut {
         frames: fitted.frames.into(),
         fps: fitted.fps,

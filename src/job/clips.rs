@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::context::JobContext;
 use super::depth;
-use super::fitting::fit_for;
+use super::fitting::{fit_clip, fit_for};
 use super::message::Event;
 use super::problem::Halt;
 use super::request::TrainRequest;
@@ -146,7 +146,7 @@ fn read_clip(job: &JobContext, path: &Path, fit: &Fit) -> Result<ReadClip, Halt>
     };
     let cancel = job.cancel_token();
     let clip = video::load(path, &reading, &|| cancel.is_cancelled())?;
-    let fitted = video::fit(&clip, fit)?;
+    let fitted = fit_clip(&clip, fit)?;
     let mut notes = clip.notes;
     notes.extend(fitted.notes);
     Ok(ReadClip {

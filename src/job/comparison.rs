@@ -41,8 +41,8 @@ pub(super) fn evaluate(job: &mut JobContext, request: &EvaluateRequest) -> Resul
         .map_or((0, 0), |frame| (frame.width, frame.height));
     let reference = match (&request.reference, result.reference) {
         (Some(path), _) => {
-            let cut = request.cut.as_ref().unwrap_or(&result.cut);
-            let fit = cut_to(cut, result.frames.len(), cut.size.unwrap_or(full));
+            let cut = request.cut.over(&result.cut);
+            let fit = cut_to(&cut, result.frames.len(), cut.size.unwrap_or(full));
             let taken = read_reference(job, path, &fit, request.device)?;
             if result
                 .pixels_sha256
@@ -108,14 +108,15 @@ pub fn score_sample(
         Err(Halt::Failed(report)) => return Err(report),
         Err(Halt::Stopped) => return Ok(None),
     };
-    if record.clip.pixels_sha256 != pixels_sha256(reference) {
+    let (subject, clip) = record.clip(record.settings.strength().clip);
+    if clip.pixels_sha256 != pixels_sha256(reference) {
         return Ok(None);
     }
-    compared(reference, sample, (Some(&record.subject), Some(prompt))).map(Some)
+    compared(reference, sample, (Some(subject), Some(prompt))).map(Some)
 }
 
 /// The result of a run, sampled again from its weights: a run does not keep the film it once wrote, and the same seed
-/// gives the same pictures. Its clip is what its latents decode to.
+/// gives the same pictures. Its clip, of several the one that samples begin from, is what its latents decode to.
 fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<ResultFilm, Halt> {
     let mut opened = open_run(
         job,
@@ -125,8 +126,10 @@ fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<Resu
         request.device,
     )?;
     let record = &opened.session.record;
-    let (subject, clip) = (record.subject.clone(), record.clip.clone());
     let settings = record.settings.clone();
+    let number = settings.strength().clip;
+    let (subject, clip) = record.clip(number);
+    let (subject, clip) = (subject.to_owned(), clip.clone());
     let prompt = request
         .prompt
         .clone()
@@ -145,7 +148,7 @@ fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<Resu
     )?;
     let reference = match request.reference {
         Some(_) => None,
-        None => Some(decoded_clip(job, &mut opened.session)?),
+        None => Some(decoded_clip(job, &mut opened.session, number)?),
     };
     Ok(ResultFilm {
         frames,
@@ -154,7 +157,7 @@ fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<Resu
         cut: TransferConfig {
             frames: Some(clip.frames),
             size: Some((clip.width, clip.height)),
-            ..settings
+            ..cut_of_clip(number, settings)
         },
         reference,
         pixels_sha256: Some(clip.pixels_sha256),
@@ -164,7 +167,7 @@ fn result_of_run(job: &mut JobContext, request: &EvaluateRequest) -> Result<Resu
 /// A film with what its recipe says, where it has one.
 fn result_of_film(job: &JobContext, request: &EvaluateRequest) -> Result<ResultFilm, Halt> {
     job.emit(Event::Started {
-        config: Box::new(request.cut.clone().unwrap_or_default()),
+        config: Box::new(request.cut.over(&TransferConfig::default())),
     });
     job.stage(Stage::Loading, None);
     let cancel = job.cancel_token();
@@ -179,7 +182,16 @@ fn result_of_film(job: &JobContext, request: &EvaluateRequest) -> Result<ResultF
     let recipe: Option<Recipe<TransferConfig>> =
         text.and_then(|text| serde_json::from_str(&text).ok());
     let (prompt, subject, cut) = match recipe {
-        Some(recipe) => (Some(recipe.prompt), recipe.subject, recipe.settings),
+        Some(recipe) => {
+            let number = recipe.settings.strength().clip;
+            let more = number.checked_sub(1);
+            let subject = match more.and_then(|more| recipe.more_clips.into_iter().nth(more)) {
+                Some(more) => Some(more.subject),
+                None => recipe.subject,
+            };
+            let cut = cut_of_clip(number, recipe.settings);
+            (Some(recipe.prompt), subject, cut)
+        }
         None => (None, None, TransferConfig::default()),
     };
     Ok(ResultFilm {
@@ -192,6 +204,18 @@ fn result_of_film(job: &JobContext, request: &EvaluateRequest) -> Result<ResultF
     })
 }
 
+/// How a clip by its number was cut: of several clips the start belongs to the first.
+fn cut_of_clip(number: usize, settings: TransferConfig) -> TransferConfig {
+    TransferConfig {
+        start_secs: if number == 0 {
+            settings.start_secs
+        } else {
+            0.0
+        },
+        ..settings
+    }
+}
+
 /// The clip as it was cut for the result, or the clip of a run.
 fn read_reference(
     job: &mut JobContext,
@@ -202,10 +226,11 @@ fn read_reference(
     if RunFolder::is_run(path) {
         let run = RunFolder::open(path)?;
         let record: Record = run.read_record()?;
-        let fps = record.clip.fps;
+        let number = record.settings.strength().clip;
+        let fps = record.clip(number).1.fps;
         let folder = open_recorded_model(&record)?;
         let mut session = Session::from_cache(folder, device.open()?, record, &run)?;
-        let decoded = decoded_clip(job, &mut session)?;
+        let decoded = decoded_clip(job, &mut session, number)?;
         return Ok(Clip::from_frames(decoded, fps, path.to_string_lossy()));
     }
     let reading = Limits {
@@ -221,8 +246,12 @@ fn read_reference(
     Ok(fitted.clip)
 }
 
-/// What a run's latents decode to: its clip, but for what the model's autoencoder loses.
-fn decoded_clip(job: &mut JobContext, session: &mut Session) -> Result<Vec<Frame>, Halt> {
-    let latents = session.latents(0).clone();
+/// What the latents of a run's clip decode to: the clip by its number, but for what the model's autoencoder loses.
+fn decoded_clip(
+    job: &mut JobContext,
+    session: &mut Session,
+    number: usize,
+) -> Result<Vec<Frame>, Halt> {
+    let latents = session.latents(number).clone();
     decode(job, session, &latents)
 }

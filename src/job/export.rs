@@ -9,34 +9,25 @@ use super::request::ResultRequest;
 use super::session::{Record, Session};
 use crate::project::{Recipe, free_name};
 use crate::report::{Area, Report};
-use crate::video::{
-    self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale, VideoError,
-};
+use crate::video::{self, Clip, ExportFormat, ExportOptions, RecipePlace, ScaleTo, Upscale};
 
-/// Longest part of a file name that is taken from the prompt, in characters.
-const PROMPT_IN_NAME: usize = 60;
+/// Longest part of a file name that is taken from the clip's name or the prompt, in bytes: names of files have 255 at most, and
+/// a half-written one has more letters.
+const PART_OF_NAME: usize = 90;
 
 /// Refuses a target that cannot be written before hours of training are spent on it.
 pub(super) fn check_target(result: &ResultRequest) -> Result<(), Halt> {
     let Some(path) = &result.output else {
-        return Ok(());
+        return Ok(video::check_place(Path::new("film"))?);
     };
-    ExportFormat::from_path(path)?;
-    if !result.overwrite && path.symlink_metadata().is_ok() {
-        return Err(VideoError::TargetExists { path: path.clone() }.into());
+    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        let headline = format!("There is no folder {}", parent.display());
+        return Err(Report::new(Area::Request, headline)
+            .advise("Make the folder first, or name another place with -o.")
+            .into());
     }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    match parent {
-        Some(parent) if !parent.is_dir() => Err(Report::new(
-            Area::Request,
-            format!("There is no folder {}", parent.display()),
-        )
-        .advise("Make the folder first, or name another place with -o.")
-        .into()),
-        _ => Ok(()),
-    }
+    Ok(video::check_target(path, result.overwrite)?)
 }
 
 /// Writes the result and tells where it is.
@@ -108,8 +99,7 @@ fn default_target(record: &Record, prompt: &str) -> PathBuf {
         })
         .collect();
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words: String = words.chars().take(PROMPT_IN_NAME).collect();
-    let stem = [clip.as_ref(), words.trim()];
+    let stem = [shortened(&clip), shortened(&words)];
     let stem = stem
         .iter()
         .filter(|part| !part.is_empty())
@@ -127,6 +117,11 @@ fn default_target(record: &Record, prompt: &str) -> PathBuf {
         if stem.is_empty() { "result" } else { &stem },
         extension,
     )
+}
+
+/// The first [`PART_OF_NAME`] bytes of a text, without half a letter at the end.
+fn shortened(text: &str) -> &str {
+    text[..text.floor_char_boundary(PART_OF_NAME)].trim()
 }
 
 fn recipe_text(session: &Session, tuned_sha256: Option<String>, prompt: &str) -> String {
@@ -149,4 +144,19 @@ fn recipe_text(session: &Session, tuned_sha256: Option<String>, prompt: &str) ->
     };
     // Plain data with string keys always has a JSON form.
     serde_json::to_string(&recipe).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut_between_letters() {
+        assert_eq!(shortened("a bear"), "a bear");
+        // Three bytes a letter.
+        let long = "\u{718a}".repeat(200);
+        assert_eq!(shortened(&long), "\u{718a}".repeat(PART_OF_NAME / 3));
+        let odd = format!("a{long}");
+        assert_eq!(shortened(&odd).len(), 1 + 3 * ((PART_OF_NAME - 1) / 3));
+    }
 }

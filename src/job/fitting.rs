@@ -4,7 +4,7 @@ use super::problem::Halt;
 use crate::models::ClipLimits;
 use crate::report::{Area, Report};
 use crate::train::{FitChoice, TransferConfig};
-use crate::video::{Fit, FitMode, ShortClip};
+use crate::video::{self, Clip, Fit, FitMode, Fitted, ShortClip};
 
 /// What a clip is cut to for a model with these settings.
 ///
@@ -30,6 +30,20 @@ pub fn fit_for(config: &TransferConfig, limits: &ClipLimits) -> Result<Fit, Halt
     Ok(cut_to(config, frames, (width, height)))
 }
 
+/// Cuts a clip. A refusal also says what of the clip was not read: it may be why.
+///
+/// # Errors
+/// [`Halt::Failed`], as [`video::fit`] has it.
+pub fn fit_clip(clip: &Clip, fit: &Fit) -> Result<Fitted, Halt> {
+    video::fit(clip, fit).map_err(|error| match Halt::from(error) {
+        Halt::Failed(report) => {
+            let notes = clip.notes.iter();
+            Halt::Failed(notes.fold(report, |report, note| report.because(note.as_str())))
+        }
+        Halt::Stopped => Halt::Stopped,
+    })
+}
+
 /// The cut of a clip to so many frames of this size, with the rest from the settings.
 pub(super) fn cut_to(config: &TransferConfig, frames: usize, (width, height): (u32, u32)) -> Fit {
     Fit {
@@ -48,5 +62,25 @@ pub(super) fn cut_to(config: &TransferConfig, frames: usize, (width, height): (u
         } else {
             ShortClip::Error
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::video::Frame;
+
+    #[test]
+    fn a_refusal_says_what_was_not_read() {
+        let mut clip = Clip::from_frames(vec![Frame::filled(8, 8, [9; 3]); 3], 8.0, "clip");
+        clip.notes = vec!["Read the first 3 frames only: the limit is 3 frames.".to_owned()];
+        let config = TransferConfig {
+            fps: Some(1.0),
+            ..TransferConfig::default()
+        };
+        let Err(Halt::Failed(report)) = fit_clip(&clip, &cut_to(&config, 4, (8, 8))) else {
+            panic!("3 frames at 8 a second last no 4 s");
+        };
+        assert!(report.cause.contains(&clip.notes[0]), "{report}");
     }
 }

@@ -1,5 +1,6 @@
 //! What a model makes of a clip, for looking at.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +13,6 @@ use crate::models::ModelKind;
 use crate::pipelines;
 use crate::report::Report;
 use crate::video::Frame;
-
-/// Frames between two looks at whether the work still has a point.
-const FRAMES_AT_ONCE: usize = 4;
 
 /// The latents of a clip, times the autoencoder's scaling factor: what the spectral losses compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,15 +67,12 @@ fn encode(
     let failed = tensors("The clip could not be encoded");
     let device = DeviceChoice::Auto.open()?;
     let vae = open_model(model, None, ModelKind::Video)?.load_vae(&device)?;
-    let mut parts = Vec::new();
-    for frames in frames.chunks(FRAMES_AT_ONCE) {
-        if stop() {
-            return Err(Halt::Stopped);
-        }
-        parts.push(pipelines::encode_clip(&vae, frames, &device).map_err(&failed)?);
-    }
-    let plain = |parts: &[Tensor]| -> candle_core::Result<Latents> {
-        let latents = Tensor::cat(parts, 2)?;
+    let encoded = pipelines::encode_clip(&vae, frames, &device, &mut |_, _| match stop() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    });
+    let latents = encoded.map_err(&failed)?.done().ok_or(Halt::Stopped)?;
+    let plain = |latents: &Tensor| -> candle_core::Result<Latents> {
         let (_, channels, frames, height, width) = latents.dims5()?;
         Ok(Latents {
             channels,
@@ -87,5 +82,5 @@ fn encode(
             values: latents.flatten_all()?.to_vec1::<f32>()?.into(),
         })
     };
-    plain(&parts).map_err(failed)
+    plain(&latents).map_err(failed)
 }

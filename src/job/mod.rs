@@ -41,7 +41,7 @@ pub use comparison::score_sample;
 pub use context::JobContext;
 pub use depth::depth_of_frames;
 pub use download::{DownloadRequest, download};
-pub use fitting::fit_for;
+pub use fitting::{fit_clip, fit_for};
 pub use latents::{Latents, clip_latents};
 pub use latest::Latest;
 pub use lora::{
@@ -51,8 +51,8 @@ pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use model::BUILTIN;
 pub use problem::Halt;
 pub use request::{
-    DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest, SampleRequest,
-    SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,
+    CutChanges, DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest,
+    SampleRequest, SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,
 };
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;

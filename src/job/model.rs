@@ -175,8 +175,18 @@ pub(super) fn load_unet(session: &Session) -> Result<Tuned, Halt> {
 pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<ModelRecord, Halt> {
     // The folder that was opened, which may be a version inside the folder that was named.
     let whole = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
-    let text = |dir: PathBuf| whole(dir).to_string_lossy().into_owned();
+    // A run keeps it as text, and has to find it again.
+    let text = |dir: PathBuf| {
+        let named = whole(dir).into_os_string().into_string();
+        named.map_err(|name| {
+            let headline = format!("The folder {} has a name that is no text", name.display());
+            Report::new(Area::Model, headline)
+                .advise("Rename the folder with letters, then try again.")
+        })
+    };
     let opened = path.map(|_| text(folder.source().locate("")));
+    let opened = opened.transpose()?;
+    let controlnet = folder.controlnet_dir().map(text).transpose()?;
     let builtin = match folder.kind() {
         ModelKind::Video => BUILTIN,
         ModelKind::Image => BUILTIN_IMAGE,
@@ -185,7 +195,7 @@ pub(super) fn model_record(folder: &ModelFolder, path: Option<&Path>) -> Result<
     Ok(ModelRecord {
         name,
         folder: opened,
-        controlnet: folder.controlnet_dir().map(text),
+        controlnet,
         weights_sha256: folder.weights_sha256()?,
     })
 }

@@ -32,6 +32,7 @@ impl From<VideoError> for Halt {
         }
         let area = match error {
             VideoError::TargetExists { .. }
+            | VideoError::NotWritable { .. }
             | VideoError::UnknownFormat { .. }
             | VideoError::BadSetting { .. } => Area::Request,
             VideoError::EncoderMissing { .. }

@@ -10,7 +10,7 @@ use crate::methods::Method;
 use crate::nn;
 use crate::project::{Control, MoreClip};
 use crate::report::{Area, Report};
-use crate::train::{SamplerChoice, Start, TransferConfig};
+use crate::train::{FitChoice, SamplerChoice, Start, TransferConfig};
 
 /// One job.
 #[derive(Clone, Debug)]
@@ -121,8 +121,8 @@ pub struct EvaluateRequest {
     pub prompt: Option<String>,
     /// What the reference shows; none likewise.
     pub subject: Option<String>,
-    /// How the reference is cut; none cuts it as the run or the film's recipe says.
-    pub cut: Option<TransferConfig>,
+    /// What differs from the cut that the run or the film's recipe names.
+    pub cut: CutChanges,
     /// What computes.
     pub device: DeviceChoice,
 }
@@ -145,6 +145,35 @@ pub struct SuiteRequest {
     pub device: DeviceChoice,
     /// Settings of training and sampling; the cells set method, seed, start, λg and λl (to 0 or to these).
     pub config: TransferConfig,
+}
+
+/// Settings of a cut that replace a run's own where they are given.
+#[derive(Clone, Debug, Default)]
+pub struct CutChanges {
+    /// Width and height in pixels.
+    pub size: Option<(u32, u32)>,
+    /// Frames per second taken from the clip.
+    pub fps: Option<f64>,
+    /// Where in the clip to begin, in seconds.
+    pub start_secs: Option<f64>,
+    /// How frames of another shape are brought to the size.
+    pub fit: Option<FitChoice>,
+    /// Whether a clip that is too short runs forth and back.
+    pub loop_short: Option<bool>,
+}
+
+impl CutChanges {
+    /// The settings with the changes in them.
+    pub(super) fn over(&self, config: &TransferConfig) -> TransferConfig {
+        TransferConfig {
+            size: self.size.or(config.size),
+            fps: self.fps.or(config.fps),
+            start_secs: self.start_secs.unwrap_or(config.start_secs),
+            fit: self.fit.unwrap_or(config.fit),
+            loop_short: self.loop_short.unwrap_or(config.loop_short),
+            ..config.clone()
+        }
+    }
 }
 
 /// Sampling settings that replace a run's own where they are given.

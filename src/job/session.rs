@@ -57,14 +57,19 @@ impl Session {
         clips: &[&Clip],
         controls: &[Vec<Frame>],
     ) -> Result<Self, Halt> {
-        job.stage(Stage::Encoding, None);
+        let total = clips.iter().map(|clip| clip.frames.len()).sum();
+        job.stage(Stage::Encoding, Some(total));
         let vae = folder.load_vae(&device)?;
         let mut latents = Vec::with_capacity(clips.len());
+        let mut before = 0;
         for clip in clips {
-            let encoded = pipelines::encode_clip(&vae, &clip.frames, &device)
-                .map_err(tensors("The clip could not be encoded"))?;
-            latents.push(encoded);
-            job.go_on()?;
+            let encoded = pipelines::encode_clip(&vae, &clip.frames, &device, &mut |done, _| {
+                job.progress(Stage::Encoding, before + done, total);
+                job.poll()
+            });
+            let encoded = encoded.map_err(tensors("The clip could not be encoded"))?;
+            latents.push(encoded.done().ok_or(Halt::Stopped)?);
+            before += clip.frames.len();
         }
         drop(vae);
         let controls = controls.iter().map(|frames| {

@@ -19,16 +19,26 @@ const FRAMES_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// When frames differ in size or do not fit the network.
-pub fn encode_clip(vae: &AutoencoderKL, frames: &[Frame], device: &Device) -> Result<Tensor> {
+pub fn encode_clip(
+    vae: &AutoencoderKL,
+    frames: &[Frame],
+    device: &Device,
+    on_frame: OnStep<'_>,
+) -> Result<Sampled<Tensor>> {
     nn::no_grad(|| {
-        let mut latents = Vec::new();
-        for frames in frames.chunks(FRAMES_AT_ONCE) {
-            let images = frames.iter().map(|frame| image_from_frame(frame, device));
+        let (mut latents, mut done) = (Vec::new(), 0);
+        for some in frames.chunks(FRAMES_AT_ONCE) {
+            let images = some.iter().map(|frame| image_from_frame(frame, device));
             let images = Tensor::stack(&images.collect::<Result<Vec<_>>>()?, 0)?;
             latents.push(vae.encode(&images)?.mean.to_dtype(DType::F32)?);
+            done += some.len();
+            if on_frame(done, frames.len()).is_break() {
+                return Ok(Sampled::Cancelled);
+            }
         }
         let latents = Tensor::cat(&latents, 0)?.affine(vae.config().scaling_factor, 0.0)?;
-        latents.transpose(0, 1)?.unsqueeze(0)?.contiguous()
+        let latents = latents.transpose(0, 1)?.unsqueeze(0)?.contiguous()?;
+        Ok(Sampled::Done(latents))
     })
 }
 

@@ -42,11 +42,18 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), ProjectError> {
             .filter(|parent| !parent.as_os_str().is_empty())
     {
         let folder = File::open(parent).map_err(ProjectError::io("open", parent))?;
-        folder
-            .sync_all()
-            .map_err(ProjectError::io("sync", parent))?;
+        match folder.sync_all() {
+            // Some network and shared folders cannot do it: the rename itself is what there is.
+            Err(error) if cannot_sync(&error) => {}
+            done => done.map_err(ProjectError::io("sync", parent))?,
+        }
     }
     Ok(())
+}
+
+fn cannot_sync(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, Unsupported};
+    matches!(error.kind(), InvalidInput | Unsupported)
 }
 
 pub(super) fn temporary_name(path: &Path) -> PathBuf {

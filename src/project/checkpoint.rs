@@ -249,7 +249,8 @@ fn take_place(temporary: &Path, path: &Path) -> Result<(), ProjectError> {
     }
     sync_parent(path)?;
     if replaces {
-        remove_if_there(&old)?;
+        // The new one is in place: what is left of the old one is swept by the next resume.
+        remove_if_there(&old).ok();
     }
     Ok(())
 }

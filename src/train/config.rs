@@ -13,6 +13,10 @@ use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 
 /// Films play at this rate or faster unless told otherwise: what the published text-to-video models were trained at.
 pub const WATCHABLE_FPS: f64 = 8.0;
+/// Highest rate of a film that is written, in frames per second.
+const MOST_FPS: f64 = 240.0;
+/// Most frames of a cut: more is a slip of the keyboard.
+const MOST_FRAMES: usize = 10_000;
 /// The steepest gradient there is between 8-bit pixels: both slopes of a Sobel filter together.
 const MOST_GRADIENT: f64 = 2040.0;
 
@@ -351,11 +355,12 @@ impl TransferConfig {
     }
 
     /// Rate at which a film of frames taken at `taken_fps` plays. A long clip gives a few frames a second or less, a
-    /// slide show; its film plays at [`WATCHABLE_FPS`] unless another rate is asked for.
+    /// slide show; its film plays at [`WATCHABLE_FPS`] unless another rate is asked for. One of a high-speed camera gives
+    /// more than a film can have.
     #[must_use]
     pub fn film_fps(&self, taken_fps: f64) -> f64 {
         self.play_fps
-            .unwrap_or_else(|| taken_fps.max(WATCHABLE_FPS))
+            .unwrap_or_else(|| taken_fps.clamp(WATCHABLE_FPS, MOST_FPS))
     }
 
     /// What the method needs to know to prepare a network for this many clips.
@@ -457,7 +462,7 @@ impl TransferConfig {
         at_least_0("--spatial-scale", self.spatial_scale)?;
         self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
         if let Some(fps) = self.play_fps {
-            let good = (0.1..=240.0).contains(&fps);
+            let good = (0.1..=MOST_FPS).contains(&fps);
             range("--play-fps", fps, good, "0.1 to 240")?;
         }
         at_least_0("--start-secs", self.start_secs)?;
@@ -465,6 +470,14 @@ impl TransferConfig {
         let keep = self.keep_checkpoints;
         range("--keep-checkpoints", keep as f64, keep > 0, "1 or more")?;
         share("--noise-prior", self.noise_prior)?;
+        // Whole numbers of TOML files, which keep the settings, have a sign.
+        let most = u64::try_from(i64::MAX).unwrap_or(u64::MAX);
+        range(
+            "--seed",
+            self.seed as f64,
+            self.seed <= most,
+            "at most 9223372036854775807",
+        )?;
         if let Some(steps) = self.sampling_steps {
             range(
                 "--sampling-steps",
@@ -480,6 +493,9 @@ impl TransferConfig {
         match self.frames {
             Some(frames) if frames < 2 => Err(TrainError::Setting(format!(
                 "--frames is {frames}, but motion needs at least 2 frames"
+            ))),
+            Some(frames) if frames > MOST_FRAMES => Err(TrainError::Setting(format!(
+                "--frames is {frames}, but must be 2 to {MOST_FRAMES}"
             ))),
             _ => Ok(()),
         }

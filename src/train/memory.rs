@@ -1,6 +1,7 @@
 //! How much memory a training needs, from shapes alone, and which settings fit into what there is.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Device};
 
@@ -268,9 +269,39 @@ pub fn remember_less(checkpointing: Checkpointing) -> Option<Checkpointing> {
     }
 }
 
-/// Bytes that programs can have now, where the system says so: without swapping on Linux.
+/// Bytes that programs can have now, where the system says so: without swapping on Linux, and within the limit of a container.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
+    let machine = machine_bytes()?;
+    Some(container_bytes().map_or(machine, |container| container.min(machine)))
+}
+
+/// What is left of the tightest limit that containers and batch systems set (control groups of version 2); none without one.
+fn container_bytes() -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    left_in_groups("/sys/fs/cgroup".as_ref(), own)
+}
+
+/// The same for the group `own` and those it is in, below `root`.
+fn left_in_groups(root: &Path, own: &str) -> Option<u64> {
+    let left = |group: &Path| {
+        let text = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+        let number = |name: &str| -> Option<u64> { text(name)?.trim().parse().ok() };
+        let most = number("memory.max")?;
+        // What was read from files and can be dropped counts as used.
+        let cached = |line: &str| line.strip_prefix("inactive_file ")?.parse::<u64>().ok();
+        let cached = text("memory.stat")?.lines().find_map(cached).unwrap_or(0);
+        Some(most.saturating_sub(number("memory.current")?.saturating_sub(cached)))
+    };
+    let group = root.join(own);
+    let groups = group
+        .ancestors()
+        .take_while(|group| group.starts_with(root));
+    groups.filter_map(left).min()
+}
+
+fn machine_bytes() -> Option<u64> {
     let table = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = table
         .lines()
@@ -282,6 +313,29 @@ pub fn available_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tightest_limit_of_a_container_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("batch/job");
+        std::fs::create_dir_all(&inner).unwrap();
+        let write = |group: &Path, max: &str, current: &str, cached: &str| {
+            std::fs::write(group.join("memory.max"), format!("{max}\n")).unwrap();
+            std::fs::write(group.join("memory.current"), format!("{current}\n")).unwrap();
+            let stat = format!("anon 5\ninactive_file {cached}\nactive_file 9\n");
+            std::fs::write(group.join("memory.stat"), stat).unwrap();
+        };
+        let left = || left_in_groups(root.path(), "batch/job");
+        assert_eq!(left(), None, "without files there is no limit");
+        write(&inner, "max", "500", "100");
+        assert_eq!(left(), None, "a group without a limit");
+        write(inner.parent().unwrap(), "1000", "500", "100");
+        assert_eq!(left(), Some(600));
+        write(&inner, "300", "250", "10");
+        assert_eq!(left(), Some(60));
+        write(&inner, "300", "400", "10");
+        assert_eq!(left(), Some(0), "over the limit");
+    }
 
     /// 10 bytes a frame without checkpointing, 6 by level, 4 by block, and one more than a line would give.
     fn of(choice: Fitting) -> u64 {

@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod flags;
 mod items;
 pub mod memory;
 mod objective;
@@ -19,9 +20,10 @@ pub use config::{
     FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS, default_levels,
 };
 pub use error::TrainError;
+pub use flags::{explicit_over_preset, owner_of, refuse_idle, typed_names};
 pub use items::Item;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};
-pub use preset::{Preset, explicit_over_preset};
+pub use preset::Preset;
 pub use state::{plain_from_tensor, tensor_from_plain};
 pub use step::{StepStats, Trainer, load_weights};

@@ -96,7 +96,8 @@ impl AdamW {
 
     /// One update of every variable that has a gradient.
     ///
-    /// Gradients are multiplied by `scale` first (the clipping coefficient).
+    /// Gradients are multiplied by `scale` first (the clipping coefficient). The memory that stays is asked for before
+    /// anything moves: where a device is full, nothing has.
     ///
     /// # Errors
     /// When a gradient's shape is not its variable's.
@@ -107,6 +108,12 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Result<()> {
+        for (name, grad) in grads {
+            if vars.contains_key(name) && !self.moments.contains_key(name) {
+                let (first, second) = (grad.zeros_like()?, grad.zeros_like()?);
+                self.moments.insert(name.clone(), Moments { first, second });
+            }
+        }
         let AdamWPlan {
             beta1,
             beta2,
@@ -116,24 +123,14 @@ impl AdamW {
             root_correction,
         } = self.begin_update(learning_rate);
         for (name, var) in vars {
-            let Some(grad) = grads.get(name) else {
+            let (Some(grad), Some(old)) = (grads.get(name), self.moments.get(name)) else {
                 continue;
             };
             let grad = grad.affine(scale, 0.0)?;
-            let (first, second) = match self.moments.get(name) {
-                Some(old) => (
-                    old.first
-                        .affine(beta1, 0.0)?
-                        .add(&grad.affine(1.0 - beta1, 0.0)?)?,
-                    old.second
-                        .affine(beta2, 0.0)?
-                        .add(&grad.sqr()?.affine(1.0 - beta2, 0.0)?)?,
-                ),
-                None => (
-                    grad.affine(1.0 - beta1, 0.0)?,
-                    grad.sqr()?.affine(1.0 - beta2, 0.0)?,
-                ),
-            };
+            let first = old.first.affine(beta1, 0.0)?;
+            let first = first.add(&grad.affine(1.0 - beta1, 0.0)?)?;
+            let second = old.second.affine(beta2, 0.0)?;
+            let second = second.add(&grad.sqr()?.affine(1.0 - beta2, 0.0)?)?;
             let denominator = second.sqrt()?.affine(1.0 / root_correction, eps)?;
             let decayed = var.as_detached_tensor().affine(decay, 0.0)?;
             var.set(&decayed.sub(&first.div(&denominator)?.affine(step_size, 0.0)?)?)?;

@@ -58,11 +58,13 @@ impl Part {
     /// A refusal leaves the variables as they were.
     pub(super) fn learn(
         &mut self,
-        loss: &Tensor,
+        loss: Tensor,
         tape: Tape<'_>,
         rate: Rate,
     ) -> Result<BTreeMap<String, f64>, Refused> {
-        let grads = self.backward(loss, tape, rate)?;
+        let grads = self.backward(&loss, tape, rate)?;
+        // What the pass remembered goes before the optimiser asks for memory.
+        drop(loss);
         self.move_by(&grads, rate)
     }
 

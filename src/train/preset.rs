@@ -1,7 +1,6 @@
-//! Named settings, and how typed flags stand over them.
+//! Named settings.
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, ValueEnum};
+use clap::ValueEnum;
 
 use super::config::TransferConfig;
 use super::error::TrainError;
@@ -80,33 +79,4 @@ impl Preset {
     pub fn config(self) -> Result<TransferConfig, TrainError> {
         toml::from_str(self.text()).map_err(|error| TrainError::Setting(error.to_string()))
     }
-}
-
-/// Flags that were typed, over the settings of a preset. Without one, a method that begins with an image model has those that
-/// suit it: the program's own are for other networks.
-///
-/// # Errors
-/// When the preset cannot be read or a value cannot be kept.
-pub fn explicit_over_preset(
-    typed: &TransferConfig,
-    matches: &ArgMatches,
-    preset: Option<Preset>,
-    with_builtin_model: bool,
-) -> Result<TransferConfig, TrainError> {
-    let fitting = || Preset::of(typed.method, with_builtin_model);
-    let Some(preset) = preset.or_else(fitting) else {
-        return Ok(typed.clone());
-    };
-    let as_table = |config: &TransferConfig| {
-        toml::Table::try_from(config).map_err(|error| TrainError::Setting(error.to_string()))
-    };
-    let mut merged = as_table(&preset.config()?)?;
-    for (name, value) in as_table(typed)? {
-        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
-            merged.insert(name, value);
-        }
-    }
-    merged
-        .try_into()
-        .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
 }

@@ -275,7 +275,10 @@ impl Trainer {
                 .map(|numbers| self.stats(&terms, &numbers, t))
                 .map_err(TrainError::during("reading the loss"))?;
             self.check_finite(&stats)?;
-            (stats, self.main.learn(&terms.total, tape, self.rate()))
+            let total = terms.total.clone();
+            // The other terms hold on to the pass.
+            drop(terms);
+            (stats, self.main.learn(total, tape, self.rate()))
         };
         match self.settle(learned, t)? {
             Some(norms) => {
@@ -358,7 +361,7 @@ impl Trainer {
             if !value.is_finite() {
                 return Err(self.not_finite(t, "the single-frame loss".to_owned()));
             }
-            (value, part.learn(&loss, tape, self.rate()))
+            (value, part.learn(loss, tape, self.rate()))
         };
         if !value.is_finite() {
             return Err(self.not_finite(t, "the single-frame loss".to_owned()));

@@ -12,6 +12,7 @@ use ffmpeg_next::util::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Dictionary, Error, Packet, Rational, Stream, format, media};
 
 use super::ffi::{Interrupt, allowed_readers, metadata, reader, stated_size};
+use super::fit::TIME_SLACK_SECS;
 use super::input::{FilmFile, describe};
 use super::keep::Keep;
 use super::orient::Orientation;
@@ -272,6 +273,8 @@ pub(super) fn load(
         keep: Keep::new(limits),
         converter: None,
         last_time: None,
+        end_time: 0.0,
+        before_start: None,
         stopped: false,
         hdr: false,
         damaged: 0,
@@ -300,6 +303,10 @@ struct Reading<'a> {
     converter: Option<ToRgb>,
     /// Time of the last decoded frame, in seconds from the start of the film.
     last_time: Option<f64>,
+    /// When the last decoded frame leaves the screen.
+    end_time: f64,
+    /// The frame before the start, which may still be shown there, and its time.
+    before_start: Option<(Video, f64)>,
     /// A limit was reached.
     stopped: bool,
     hdr: bool,
@@ -341,6 +348,7 @@ impl Reading<'_> {
             let sent = self.decoder.send_eof();
             self.note_damage(sent);
             self.drain()?;
+            self.take_last()?;
         }
         Ok(())
     }
@@ -357,7 +365,7 @@ impl Reading<'_> {
         let mut frame = Video::empty();
         while !self.stopped {
             match self.decoder.receive_frame(&mut frame) {
-                Ok(()) => self.take(&frame)?,
+                Ok(()) => self.take(&mut frame)?,
                 Err(Error::Eof | Error::Other { errno: EAGAIN }) => return Ok(()),
                 Err(error) => {
                     self.note_damage(Err(error));
@@ -383,14 +391,43 @@ impl Reading<'_> {
             (None, None) => 0.0,
         };
         self.last_time = Some(time);
+        let stated = frame.packet().duration as f64 * self.track.time_base_secs;
+        self.end_time = time + stated.max(1.0 / self.track.fps);
         time
     }
 
-    fn take(&mut self, frame: &Video) -> Result<(), VideoError> {
+    /// Takes a frame; those that are gone from the screen by the start are left out.
+    fn take(&mut self, frame: &mut Video) -> Result<(), VideoError> {
         let time = self.time_of(frame);
-        if time + 1.0 / self.track.fps <= self.limits.start_secs {
+        let start = self.limits.start_secs;
+        if time + 1.0 / self.track.fps <= start {
+            let held = std::mem::replace(frame, Video::empty());
+            self.before_start = Some((held, time));
             return Ok(());
         }
+        // Where frames come at no even rate one may stay longer.
+        if let Some((held, since)) = self.before_start.take()
+            && time > start + TIME_SLACK_SECS
+        {
+            self.keep_frame(&held, since)?;
+        }
+        if self.stopped {
+            return Ok(());
+        }
+        self.keep_frame(frame, time)
+    }
+
+    /// What is shown at the start where the film has no later frame.
+    fn take_last(&mut self) -> Result<(), VideoError> {
+        match self.before_start.take() {
+            Some((held, since)) if self.end_time > self.limits.start_secs + TIME_SLACK_SECS => {
+                self.keep_frame(&held, since)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn keep_frame(&mut self, frame: &Video, time: f64) -> Result<(), VideoError> {
         check_size(frame.width(), frame.height(), self.path, self.limits)?;
         self.hdr |= matches!(
             frame.color_transfer_characteristic(),
@@ -399,9 +436,8 @@ impl Reading<'_> {
         let limits = self.limits;
         let converter = self.converter.get_or_insert_with(|| {
             let (width, height) = square_size(frame.width(), frame.height(), frame.aspect_ratio());
-            let scale = (f64::from(limits.max_side) / f64::from(width.max(height))).min(1.0);
-            let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-            ToRgb::new(scaled(width), scaled(height))
+            let (width, height) = limits.scaled(width, height);
+            ToRgb::new(width, height)
         });
         match converter.convert(frame) {
             Ok(picture) => {
@@ -415,19 +451,23 @@ impl Reading<'_> {
 
     /// Whether the film ends clearly before its stated length.
     fn ends_early(&self) -> bool {
-        let (Some(stated), Some(last)) = (self.track.duration_secs, self.last_time) else {
+        let Some(stated) = self
+            .track
+            .duration_secs
+            .filter(|_| self.last_time.is_some())
+        else {
             return false;
         };
         // A twentieth and two frames of slack: stated lengths are rounded, and some count a gap at the end.
         let slack = 2.0 / self.track.fps + stated / 20.0;
-        !self.stopped && last + 1.0 / self.track.fps < stated - slack
+        !self.stopped && self.end_time < stated - slack
     }
 
     fn finish(mut self) -> Result<Clip, VideoError> {
         let (read, wanted) = (self.keep.frames.len(), self.limits.wanted_frames.max(1));
         let cut = self.ends_early();
         if read == 0 && self.damaged == 0 && self.limits.start_secs > 0.0 {
-            let decoded_end = self.last_time.map(|t| t + 1.0 / self.track.fps);
+            let decoded_end = self.last_time.map(|_| self.end_time);
             return Err(VideoError::StartBeyondEnd {
                 start_secs: self.limits.start_secs,
                 end_secs: decoded_end.or(self.track.duration_secs).unwrap_or(0.0),
@@ -456,7 +496,7 @@ impl Reading<'_> {
             self.keep.notes.push(format!(
                 "The film is cut off: it should last {:.1} s, and {read} frames ({:.1} s) could be read.",
                 self.track.duration_secs.unwrap_or(0.0),
-                self.last_time.unwrap_or(0.0) + 1.0 / self.track.fps
+                self.end_time
             ));
         } else if self.damaged > 0 {
             self.keep.notes.push(format!(

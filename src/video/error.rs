@@ -19,6 +19,14 @@ pub enum VideoError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// The system refuses to write there.
+    #[error("{} cannot be written", path.display())]
+    NotWritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An address was given in place of a file.
     #[error("{url} is an address, not a file")]
     Url {
@@ -214,6 +222,11 @@ impl VideoError {
         let path = path.to_path_buf();
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                if matches!(op, "create" | "write" | "replace") =>
+            {
+                Self::NotWritable { path, source }
+            }
             io::ErrorKind::PermissionDenied => Self::Permission { path },
             _ => Self::Io { op, path, source },
         }
@@ -224,6 +237,7 @@ impl VideoError {
         match self {
             Self::NotFound { .. } => "Check the name and the folder.".into(),
             Self::Permission { .. } => "Give yourself the right to read it, or copy it to a folder of yours.".into(),
+            Self::NotWritable { .. } => "Choose another place, or give yourself the right to write there.".into(),
             Self::Url { .. } => "Nothing was downloaded. Save the film on this computer and give its file.".into(),
             Self::NotAFile { .. } => "Give a film file, a picture, or a folder of pictures.".into(),
             Self::Empty { .. } => "The copy or download did not finish; fetch the file again.".into(),

@@ -1,6 +1,6 @@
 //! Writing clips: which format, under which name, and never half a file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
@@ -264,6 +264,34 @@ fn write_film(
     })
 }
 
+/// Checks, without writing anything that stays, that a film can go to a path.
+///
+/// # Errors
+/// `UnknownFormat`, `NoVideoSupport`, `TargetExists`, `NotFound` for its folder, or why nothing can be written there.
+pub fn check_target(path: &Path, overwrite: bool) -> Result<(), VideoError> {
+    let format = ExportFormat::from_path(path)?;
+    if !cfg!(feature = "video") && matches!(format, ExportFormat::Mp4 | ExportFormat::WebM) {
+        return Err(VideoError::NoVideoSupport { path: path.into() });
+    }
+    if exists(path) {
+        if !overwrite {
+            return Err(VideoError::TargetExists { path: path.into() });
+        }
+        if path.is_dir() {
+            check_old_export(path)?;
+        }
+    }
+    check_place(path)
+}
+
+/// Checks that a file can be made at a path, by making one under another name.
+///
+/// # Errors
+/// `NotFound` for its folder, or why not.
+pub fn check_place(path: &Path) -> Result<(), VideoError> {
+    Temporary::new(path)?.create().map(drop)
+}
+
 /// Checks the clip and the options and settles the size.
 fn plan<'a>(
     clip: &'a Clip,
@@ -317,6 +345,22 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// A free name beside a target, `.NAME.part-PROCESS-COUNT`. Two exports of one process, even to one target, share none, and a
+/// killed program of the same number may have left one.
+fn hidden_name(target: &Path, name: &OsStr) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        hidden.push(format!(".part-{}-{count}", std::process::id()));
+        let path = target.with_file_name(hidden);
+        if !exists(&path) {
+            return path;
+        }
+    }
+}
+
 /// A file or folder under a temporary name, removed unless it became the target.
 struct Temporary {
     path: PathBuf,
@@ -328,8 +372,6 @@ struct Temporary {
 
 impl Temporary {
     fn new(target: &Path) -> Result<Self, VideoError> {
-        // Two exports of one process, even to one target, must not share a name.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let Some(name) = target.file_name() else {
             return Err(VideoError::UnknownFormat {
                 path: target.into(),
@@ -341,12 +383,8 @@ impl Temporary {
                 path: folder.into(),
             });
         }
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        hidden.push(format!(".part-{}-{count}", std::process::id()));
         Ok(Self {
-            path: target.with_file_name(hidden),
+            path: hidden_name(target, name),
             target: target.into(),
             file: None,
             done: false,
@@ -377,10 +415,21 @@ impl Temporary {
                 path: target.into(),
             });
         }
+        let fail = |e| VideoError::from_io("write", target, e);
         if target.is_dir() {
-            remove_old_export(target)?;
+            check_old_export(target)?;
+            // Both stay until the new one has the name.
+            let aside = hidden_name(target, target.file_name().unwrap_or_default());
+            fs::rename(target, &aside).map_err(fail)?;
+            if let Err(error) = fs::rename(&self.path, target) {
+                fs::rename(&aside, target).map_err(fail)?;
+                return Err(fail(error));
+            }
+            // Frames that cannot be removed are in nobody's way.
+            fs::remove_dir_all(&aside).ok();
+        } else {
+            fs::rename(&self.path, target).map_err(fail)?;
         }
-        fs::rename(&self.path, target).map_err(|e| VideoError::from_io("write", target, e))?;
         self.done = true;
         Ok(())
     }
@@ -396,8 +445,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes a folder that holds nothing but an earlier export; anything else is left alone.
-fn remove_old_export(folder: &Path) -> Result<(), VideoError> {
+/// Refuses a folder that holds anything but an earlier export.
+fn check_old_export(folder: &Path) -> Result<(), VideoError> {
     let fail = |e| VideoError::from_io("read the folder", folder, e);
     for entry in fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
@@ -409,7 +458,7 @@ fn remove_old_export(folder: &Path) -> Result<(), VideoError> {
             });
         }
     }
-    fs::remove_dir_all(folder).map_err(|e| VideoError::from_io("replace", folder, e))
+    Ok(())
 }
 
 fn write_pngs(job: &Job, temporary: &Temporary, progress: Progress) -> Result<Written, VideoError> {

@@ -63,7 +63,7 @@ const MAX_SIDE: u32 = 16_384;
 /// Most frames [`fit`] will make, for the same reason.
 const MAX_FRAMES: usize = 10_000;
 /// Slack when a time is compared with a timestamp, in seconds: containers round to as little as a millisecond.
-const TIME_SLACK_SECS: f64 = 1.5e-3;
+pub(super) const TIME_SLACK_SECS: f64 = 1.5e-3;
 
 /// Which frames to take, and the rate of the result.
 struct Choice {
@@ -322,8 +322,8 @@ fn size_note(clip: &Clip, fit: &Fit) -> Vec<String> {
     };
     if scale > 1.05 {
         notes.push(format!(
-            "Enlarged {scale:.1} times: the clip is smaller than the model's {}x{}.",
-            fit.width, fit.height
+            "Enlarged {scale:.1} times: the clip, read as {}x{}, is smaller than the model's {}x{}.",
+            frame.width, frame.height, fit.width, fit.height
         ));
     }
     notes

@@ -10,7 +10,7 @@ use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbaImage};
 
 use super::keep::Keep;
-use super::resample::{place, shrink_to};
+use super::resample::{Filter, Region, place, resize};
 use super::{
     Clip, ClipInfo, ClipKind, FitMode, Frame, Limits, PICTURE_FPS, VideoError, display_name,
     natural_cmp,
@@ -178,6 +178,15 @@ fn upright_size(mut decoder: impl ImageDecoder) -> (u32, u32) {
     }
 }
 
+/// Scales a frame down to the size at which it is kept.
+fn within(frame: Frame, limits: &Limits) -> Frame {
+    let (width, height) = limits.scaled(frame.width, frame.height);
+    if (width, height) == (frame.width, frame.height) {
+        return frame;
+    }
+    resize(&frame, Region::of(&frame), width, height, Filter::Triangle)
+}
+
 fn rewind(mut file: &File, path: &Path) -> Result<(), VideoError> {
     file.rewind()
         .map_err(|e| VideoError::from_io("read", path, e))
@@ -245,7 +254,7 @@ fn load_still(
             rgb: rgb.into_raw(),
         }
     };
-    Ok(shrink_to(frame, limits.max_side))
+    Ok(within(frame, limits))
 }
 
 /// Lays a picture with transparency over white, as paper and browsers do.
@@ -336,7 +345,7 @@ fn load_animation(
         if time <= limits.start_secs {
             continue;
         }
-        let picture = shrink_to(over_white(frame.buffer()), limits.max_side);
+        let picture = within(over_white(frame.buffer()), limits);
         if !keep.push(picture, shown_from) {
             break;
         }

@@ -42,7 +42,8 @@ mod scale;
 pub use edges::canny;
 pub use error::VideoError;
 pub use export::{
-    ExportFormat, ExportOptions, ExportReport, RecipePlace, ScaleTo, Upscale, export,
+    ExportFormat, ExportOptions, ExportReport, RecipePlace, ScaleTo, Upscale, check_place,
+    check_target, export,
 };
 pub use fit::{Fit, FitMode, Fitted, ShortClip, fit};
 pub use natural::natural_cmp;
@@ -146,6 +147,8 @@ pub struct Limits {
     pub wanted_frames: usize,
     /// Longer side of the kept frames in pixels; larger ones are scaled down while reading.
     pub max_side: u32,
+    /// A long frame keeps this many pixels of its shorter side, for a model of another shape, and may be twice as long.
+    pub short_side: u32,
     /// Pixels a frame of the file may have; more is refused before memory is taken.
     pub max_pixels: u64,
     /// Bytes of all kept frames together; reading stops there.
@@ -161,10 +164,22 @@ impl Default for Limits {
             max_frames: 600,
             wanted_frames: 1,
             max_side: 1024,
+            short_side: 576,
             max_pixels: 8192 * 8192,
             max_bytes: 2 << 30,
             max_duration_secs: 3600.0,
         }
+    }
+}
+
+impl Limits {
+    /// The size at which a frame is kept.
+    fn scaled(&self, width: u32, height: u32) -> (u32, u32) {
+        let side = f64::from(self.max_side) / f64::from(width.max(height));
+        let short = f64::from(self.short_side) / f64::from(width.min(height));
+        let scale = short.min(2.0 * side).max(side).min(1.0);
+        let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+        (scaled(width), scaled(height))
     }
 }
 
@@ -221,7 +236,7 @@ pub fn init() {
 /// Reads a film, a folder of pictures or a picture into memory.
 ///
 /// Frames are upright (rotation and mirroring applied), have square pixels, are 8-bit sRGB and no larger than
-/// `limits.max_side`; their times are the file's own timestamps, counted from the start of the film. `cancel` is asked
+/// `limits` says; their times are the file's own timestamps, counted from the start of the film. `cancel` is asked
 /// at every packet and during FFmpeg's own reads.
 ///
 /// # Errors

@@ -357,3 +357,25 @@ fn the_newest_checkpoints_stay_whatever_their_number() {
     assert_eq!(found.unwrap().state.step, 1_000_000);
     assert_eq!(damaged.len(), 1);
 }
+
+/// A checkpoint that another program holds open costs the training nothing.
+#[test]
+fn an_old_checkpoint_that_cannot_go_ends_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let run = run(place.path());
+    let folder = run.path().join("checkpoints");
+    let at = |step: u32| {
+        let mut checkpoint = checkpoint();
+        checkpoint.state.step = step;
+        checkpoint
+    };
+    run.write_checkpoint(&at(8), 1).unwrap();
+    // A file where the checkpoint would be put aside.
+    fs::write(folder.join(".step-000008.gone"), "").unwrap();
+    run.write_checkpoint(&at(9), 1).unwrap();
+    let newest = run.latest_checkpoint().unwrap().0.unwrap();
+    assert_eq!(newest.state.step, 9);
+    fs::remove_file(folder.join(".step-000008.gone")).unwrap();
+    run.write_checkpoint(&at(10), 1).unwrap();
+    assert_eq!(super::names(&folder), ["step-000010"]);
+}

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use spectral_motion::evaluate::{Scorecard, Summary};
 use spectral_motion::job::{
-    self, Command, DeviceChoice, EvaluateRequest, Event, Outcome, Request, ResultRequest,
-    SuiteRequest, TrainRequest,
+    self, Command, CutChanges, DeviceChoice, EvaluateRequest, Event, Outcome, Request,
+    ResultRequest, SuiteRequest, TrainRequest,
 };
 use spectral_motion::methods::Method;
+use spectral_motion::project::MoreClip;
 use spectral_motion::report::Area;
-use spectral_motion::train::TransferConfig;
+use spectral_motion::train::{FitChoice, TransferConfig};
 
 use crate::common::{micro_model, moving_square};
 
@@ -204,7 +205,7 @@ fn a_run_and_its_film_have_one_scorecard() {
         reference: reference.map(Path::to_owned),
         prompt: None,
         subject: None,
-        cut: None,
+        cut: CutChanges::default(),
         device: DeviceChoice::Cpu,
     };
     // The run's result is made again: the same seed gives the same pictures, and the film's recipe has the same words.
@@ -230,4 +231,81 @@ fn a_run_and_its_film_have_one_scorecard() {
         panic!("{events:#?}");
     };
     assert!(report.what_to_do.contains("--reference"), "{report}");
+}
+
+/// Of several clips a result is compared with the one it began from.
+#[test]
+fn a_result_is_compared_with_the_clip_it_began_from() {
+    let place = tempfile::tempdir().unwrap();
+    let clips = ["first", "second"].map(|name| {
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    });
+    let first = moving_square(&clips[0], 5);
+    let second = moving_square(&clips[1], 4);
+    let (run, film) = (place.path().join("run"), place.path().join("film"));
+    let events = done(Request::Train(Box::new(TrainRequest {
+        clip: first.clone(),
+        subject: "a red square".to_owned(),
+        more_clips: vec![MoreClip {
+            path: second.clone(),
+            subject: "a square on a green plain background".to_owned(),
+        }],
+        control: Default::default(),
+        model: Some(micro_model()),
+        device: DeviceChoice::Cpu,
+        config: TransferConfig {
+            start_secs: 0.2,
+            inverted_clip: 2,
+            ..config()
+        },
+        run: Some(run.clone()),
+        result: Some(ResultRequest {
+            prompt: "a yellow star on a blue plain background".to_owned(),
+            output: Some(film.clone()),
+            overwrite: false,
+            scale_to: None,
+        }),
+    })));
+    assert_eq!(
+        events.last(),
+        Some(&Event::Finished(Outcome::Completed)),
+        "{events:#?}"
+    );
+    let compared = |result: &Path, reference: Option<&Path>, cut: CutChanges| {
+        let events = done(Request::Evaluate(Box::new(EvaluateRequest {
+            result: result.to_owned(),
+            reference: reference.map(Path::to_owned),
+            prompt: None,
+            subject: None,
+            cut,
+            device: DeviceChoice::Cpu,
+        })));
+        let is_other =
+            |event: &Event| matches!(event, Event::Note { text } if text.contains("another clip"));
+        let other = events.iter().any(is_other);
+        let score = events.into_iter().find_map(|event| match event {
+            Event::Scored { score } => Some(*score),
+            _ => None,
+        });
+        (score.expect("a score"), other)
+    };
+    let plain = CutChanges::default;
+    let (of_second, other) = compared(&run, Some(&second), plain());
+    assert!(
+        !other,
+        "the second clip, from its beginning, is what was learned from"
+    );
+    assert!(compared(&run, Some(&first), plain()).1);
+    assert_eq!(compared(&film, Some(&second), plain()).0, of_second);
+    // A typed setting changes that one alone; this one changes nothing for frames of the same shape.
+    let stretched = CutChanges {
+        fit: Some(FitChoice::Stretch),
+        ..plain()
+    };
+    assert_eq!(compared(&run, Some(&second), stretched), (of_second, false));
+    // Without a clip the latents of the second one are decoded.
+    let decoded = compared(&run, None, plain()).0;
+    assert_eq!(compared(&film, Some(&run), plain()).0, decoded);
 }

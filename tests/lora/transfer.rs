@@ -361,6 +361,17 @@ fn the_command_line_exports_checks_and_samples() {
         out.contains("Format   diffusers") && out.contains("Rank     2"),
         "{out}"
     );
+    let (_, err) = run(
+        &[
+            "lora",
+            "check",
+            "motion.safetensors",
+            "--model",
+            "zeroscope",
+        ],
+        4,
+    );
+    assert!(err.contains("models get"), "{err}");
     let (_, err) = run(&["lora", "check", "motion.safetensors"], 2);
     assert!(
         err.contains("does not fit") && err.contains("--model"),

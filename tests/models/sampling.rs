@@ -113,8 +113,18 @@ fn frames_pass_the_autoencoder_a_few_at_a_time() {
         .iter()
         .map(|&shade| Frame::filled(16, 24, [shade, 128, 0]))
         .collect();
-    let latents = encode_clip(&vae, &frames, &Device::Cpu).unwrap();
+    let mut seen = Vec::new();
+    let encoded = encode_clip(&vae, &frames, &Device::Cpu, &mut |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    });
+    let latents = encoded.unwrap().done().unwrap();
     assert_eq!(latents.dims(), [1, 4, 5, 3, 2]);
+    assert_eq!(seen, [(4, 5), (5, 5)]);
+    let stopped = encode_clip(&vae, &frames, &Device::Cpu, &mut |_, _| {
+        ControlFlow::Break(())
+    });
+    assert!(stopped.unwrap().done().is_none());
     // The last frame on its own: red 255 is 1, green 128 is 1/255, blue 0 is -1.
     let plane = |value: f32| Tensor::full(value, (1, 1, 24, 16), &Device::Cpu).unwrap();
     let image = Tensor::cat(&[plane(1.0), plane(1.0 / 255.0), plane(-1.0)], 1).unwrap();

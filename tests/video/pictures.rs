@@ -154,6 +154,24 @@ fn a_camera_picture_is_turned_upright() {
     assert_eq!((info.width, info.height), (32, 64));
 }
 
+/// A wide clip has enough rows for a square model.
+#[test]
+fn long_pictures_keep_their_shorter_side() {
+    let folder = tempfile::tempdir().unwrap();
+    for (size, kept) in [
+        ((2048, 1152), (1024, 576)),
+        ((1800, 720), (1440, 576)),
+        ((720, 1800), (576, 1440)),
+        ((1200, 500), (1200, 500)),
+        ((4096, 256), (2048, 128)),
+    ] {
+        let (path, _) = in_folder(&folder, "long.png");
+        save(&test_frame(0, size.0, size.1), &path);
+        let clip = video::load(&path, &Limits::default(), &|| false).unwrap();
+        assert_eq!(clip.size(), kept, "{size:?}");
+    }
+}
+
 #[test]
 fn pictures_are_held_to_the_limits() {
     let folder = tempfile::tempdir().unwrap();
@@ -161,6 +179,7 @@ fn pictures_are_held_to_the_limits() {
     save(&test_frame(0, 300, 200), &path);
     let limits = Limits {
         max_side: 60,
+        short_side: 0,
         ..Limits::default()
     };
     let clip = video::load(&path, &limits, &|| false).unwrap();

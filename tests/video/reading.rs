@@ -312,6 +312,50 @@ fn only_the_part_asked_for_is_read() {
     }
 }
 
+/// A screen that is recorded gives no frame while nothing changes.
+#[test]
+fn a_frame_that_stays_is_what_is_shown_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = film(
+        &folder,
+        "screen.mkv",
+        8,
+        (64, 48),
+        &[
+            // Frame 3, at 0.375 s, stays for two seconds more.
+            "-vf",
+            "setpts=PTS+gte(N\\,4)*2/TB",
+            "-fps_mode",
+            "vfr",
+            "-c:v",
+            "ffv1",
+        ],
+    );
+    let whole = read(&path).unwrap();
+    assert_eq!(whole.frames.len(), 8);
+    assert!(
+        (whole.times_secs[4] - 2.5).abs() < 2e-3,
+        "{:?}",
+        whole.times_secs
+    );
+    let later = Limits {
+        start_secs: 1.5,
+        ..Limits::default()
+    };
+    let clip = limited(&path, &later).unwrap();
+    assert_eq!(clip.frames.len(), 5);
+    assert_is_test_frame(&clip.frames[0], 3, 8);
+    assert!((clip.times_secs[0] - 0.375).abs() < 2e-3);
+    // A start on a frame begins with it.
+    let on_it = Limits {
+        start_secs: 2.5,
+        ..Limits::default()
+    };
+    let clip = limited(&path, &on_it).unwrap();
+    assert_eq!(clip.frames.len(), 4);
+    assert_is_test_frame(&clip.frames[0], 4, 8);
+}
+
 #[test]
 fn limits_hold_while_decoding() {
     let folder = tempfile::tempdir().unwrap();
@@ -326,6 +370,7 @@ fn limits_hold_while_decoding() {
         &path,
         &Limits {
             max_side: 64,
+            short_side: 0,
             ..Limits::default()
         },
     )

@@ -207,6 +207,19 @@ fn a_cancelled_export_leaves_nothing() {
     }
 }
 
+/// A program that was killed may have had the same number as this one.
+#[test]
+fn what_a_killed_export_left_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    for count in 0..500 {
+        let left = format!(".film.gif.part-{}-{count}", std::process::id());
+        fs::write(folder.path().join(left), "half").unwrap();
+    }
+    let (path, _) = in_folder(&folder, "film.gif");
+    write(&test_clip(2, 16, 16, 8.0), &path, &ExportOptions::default()).unwrap();
+    assert_eq!(read(&path).unwrap().frames.len(), 2);
+}
+
 #[test]
 fn small_frames_are_enlarged_by_a_whole_factor() {
     let folder = tempfile::tempdir().unwrap();
