@@ -54,7 +54,7 @@ pub(super) struct EvaluateArgs {
     /// What the reference shows [default: likewise]
     #[arg(long, value_name = "WORDS", conflicts_with = "suite")]
     subject: Option<String>,
-    /// Instead of a result: train and compare drawn clips, by every method without and with each spectral term
+    /// Instead of a result: train and compare drawn clips, by each method of --method without and with each spectral term
     #[arg(long, value_enum)]
     suite: Option<SuiteName>,
     /// Clips of the suite

@@ -21,11 +21,24 @@ pub(super) struct InspectArgs {
     /// Frames looked at, from the start
     #[arg(long, default_value_t = 24)]
     frames: usize,
+    /// Replace what is in the folder
+    #[arg(long)]
+    overwrite: bool,
     #[command(flatten)]
     options: InspectOptions,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<Ending, Report> {
+    if let Some(folder) = args.output.as_deref().filter(|_| !args.overwrite)
+        && folder
+            .read_dir()
+            .is_ok_and(|mut inside| inside.next().is_some())
+    {
+        let headline = format!("{} exists already", folder.display());
+        return Err(Report::new(Area::Request, headline)
+            .because("There is something in the folder.")
+            .advise("Choose another name, or ask for it to be replaced with --overwrite."));
+    }
     let limits = Limits {
         max_frames: args.frames,
         ..Limits::default()

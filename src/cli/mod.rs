@@ -40,7 +40,16 @@ pub use args::{ClipArgs, ModelArgs, OutputArgs, ResultArgs};
 
 use crate::report::{Area, Report};
 
-const EXIT_CODES: &str = "\
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  spectral-motion                                     open the window
+  spectral-motion transfer clip.mp4 --subject \"a car turning\" \\
+      --prompt \"a yellow star on a blue plain background\" -o star.mp4
+  spectral-motion train clip.mp4 --subject \"a car turning\" --run my-run
+  spectral-motion sample my-run --prompt \"a green square on a white plain background\"
+  spectral-motion resume my-run                       after Ctrl-C, a crash or a power cut
+  spectral-motion models list                         bigger models, and how to get them
+
 Exit codes:
   0    done
   1    something failed while working
@@ -55,7 +64,7 @@ Exit codes:
 /// Motion Alignment, unless --method says otherwise), then samples a new subject that moves like the clip. Without a command the window opens. Without `--model` the built-in one is used: it knows plain shapes
 /// and colours and needs no download.
 #[derive(Parser)]
-#[command(name = "spectral-motion", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "spectral-motion", version, after_help = EXAMPLES_AND_EXIT_CODES, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -72,7 +81,7 @@ enum Command {
     Train(train::TrainArgs),
     /// Go on with a run that was stopped, or train one further
     Resume(resume::ResumeArgs),
-    /// Make a film from a finished run, from a model as it is, or from a model with trained weights put on it
+    /// Make a film from a run, from a model as it is, or from a model with trained weights put on it
     Sample(sample::SampleArgs),
     /// Write the adapters of a run for other programs, or look into a LoRA of theirs
     Lora(lora::LoraArgs),
@@ -80,7 +89,7 @@ enum Command {
     Inspect(inspect_command::InspectArgs),
     /// Show what each method needs, and bring it: list, add, get, check, remove
     Models(models::ModelsArgs),
-    /// Measure how well a result follows its reference and its words; or compare the methods on drawn clips
+    /// Measure how well a result follows its reference and its words; or, with --suite, compare the methods on drawn clips
     Evaluate(evaluate::EvaluateArgs),
 }
 

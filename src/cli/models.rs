@@ -203,7 +203,7 @@ fn list(args: &ListArgs, library: &Library) -> Result<Ending, Report> {
         "NAME", "STATE", "SIZE", "MODEL"
     ));
     line(format!(
-        "{:<20} {:<11} {:>8}  The model inside this program (VMC, MotionDirector)",
+        "{:<20} {:<11} {:>8}  The models inside this program, for video and for pictures (every method)",
         "builtin", "present", ""
     ));
     for entry in &entries {
@@ -452,8 +452,9 @@ fn agreed(question: &str, nothing: &str) -> Result<bool, Report> {
             .because("There is nobody to ask: standard input is no terminal.")
             .advise("Add --yes if you agree."));
     }
-    eprint!("{question} [y/N] ");
-    io::stderr().flush().ok();
+    let mut asked = io::stderr();
+    write!(asked, "{question} [y/N] ").ok();
+    asked.flush().ok();
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)

@@ -11,7 +11,8 @@ use crate::report::Report;
 
 #[derive(Args, Default)]
 pub(super) struct OpenArgs {
-    /// A film, a GIF, a folder of images, a run, a project, or a film made here [default: the sample clip]
+    /// A film, a GIF, a folder of images, a run, a project, a film made here, a model's folder or trained weights [default: the
+    /// sample clip]
     clip: Option<PathBuf>,
     /// Folder of a model in diffusers layout, or a name that `models list` shows [default: the built-in model]
     #[arg(long, value_name = "FOLDER|NAME")]
@@ -19,8 +20,8 @@ pub(super) struct OpenArgs {
     /// Folder for runs and unsaved work [default: the platform's data folder]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Train, take the time of the frames, print it as JSON and close
-    #[arg(long)]
+    /// For `./x bench ui`: train, take the time of the frames, print it as JSON and close
+    #[arg(long, hide = true)]
     measure: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::train::{SamplerChoice, Start};
 #[derive(Args)]
 #[command(args_override_self = true, allow_negative_numbers = true)]
 pub(super) struct SampleArgs {
-    /// A run folder, or the folder or name of a model; `builtin` is the built-in model that the weights of --lora were trained
+    /// A run folder (of a training that was stopped its newest checkpoint is taken), or the folder or name of a model; `builtin` is the built-in model that the weights of --lora were trained
     /// on
     source: PathBuf,
     /// What the film shall show

@@ -2,6 +2,7 @@
 
 use super::fitting::fit_for;
 use super::problem::Halt;
+use crate::library::gigabytes;
 use crate::models::ModelFolder;
 use crate::report::{Area, Report};
 use crate::train::memory::{Fitting, Network, available_bytes, fitting, remember_less};
@@ -130,10 +131,6 @@ fn shortage(room: u64, bytes: u64, (config, fit): (&TransferConfig, &Fit)) -> Re
         fit.height,
         name_of(config.checkpointing)
     ))
-}
-
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / f64::from(1 << 30))
 }
 
 fn name_of(checkpointing: Checkpointing) -> &'static str {

@@ -120,7 +120,7 @@ impl Mistake {
             Self::WeightFile { model: Some(model) } | Self::Part { model: Some(model), .. } => {
                 return format!("Name the folder around it: {}", model.display());
             }
-            Self::NotThere => "Check the name, or leave --model out for the built-in model.",
+            Self::NotThere => "Check the name (`models list` shows those that are known), or leave --model out for the built-in model.",
             Self::HubName => {
                 "Nothing was downloaded. Get the model first, for example with `hf download OWNER/NAME --local-dir FOLDER`, and name that folder."
             }

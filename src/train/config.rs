@@ -4,7 +4,6 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::error::TrainError;
 use crate::methods::{Method, Precision, Strength, Tuning};
 use crate::models::TemporalBias;
 use crate::nn::Checkpointing;
@@ -14,17 +13,14 @@ use crate::spectral::loss::{CosineAxis, FftNorm, MotionLossConfig, Residual};
 /// Films play at this rate or faster unless told otherwise: what the published text-to-video models were trained at.
 pub const WATCHABLE_FPS: f64 = 8.0;
 /// Highest rate of a film that is written, in frames per second.
-const MOST_FPS: f64 = 240.0;
-/// Most frames of a cut: more is a slip of the keyboard.
-const MOST_FRAMES: usize = 10_000;
-/// The steepest gradient there is between 8-bit pixels: both slopes of a Sobel filter together.
-const MOST_GRADIENT: f64 = 2040.0;
+pub(super) const MOST_FPS: f64 = 240.0;
 
 /// Settings of training and sampling. `Default` is what the command line takes without flags.
 #[derive(Clone, Debug, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransferConfig {
-    /// How the model learns the motion
+    /// How the model learns the motion. tune-a-video and control-video bring their preset: the defaults below are those of the
+    /// other two
     #[arg(long, value_enum, default_value = "vmc", help_heading = "Training")]
     pub method: Method,
     /// Training steps; 0 samples with the model as it is
@@ -155,14 +151,14 @@ pub struct TransferConfig {
     /// Frames per second taken from the clip [default: spread over the whole clip]
     #[arg(long, help_heading = "Clip")]
     pub fps: Option<f64>,
-    /// Where in the clip to begin, in seconds; of several clips this is the first one
+    /// Where in the clip to begin, in seconds; of several clips this applies to the first one
     #[arg(long, default_value_t = 0.0, help_heading = "Clip")]
     pub start_secs: f64,
 
     /// How frames of another shape are brought to the model's
     #[arg(long, value_enum, default_value = "crop", help_heading = "Clip")]
     pub fit: FitChoice,
-    /// Run a clip that is too short forth and back instead of refusing it
+    /// Play a clip that is too short forwards, then backwards, instead of refusing it
     #[arg(long, help_heading = "Clip")]
     pub loop_short: bool,
 
@@ -302,16 +298,6 @@ impl TransferConfig {
         }
     }
 
-    /// Checks the settings of the spectral terms for a clip of `frames` frames.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] says what does not fit.
-    pub fn check_for(&self, frames: usize) -> Result<(), TrainError> {
-        self.motion_loss(frames, self.delta)
-            .validate()
-            .map_err(|error| TrainError::Setting(error.to_string()))
-    }
-
     /// The settings that may change while a run goes on.
     #[must_use]
     pub fn live(&self) -> LiveSettings {
@@ -384,120 +370,6 @@ impl TransferConfig {
             motion: self.lora_scale,
             look: self.spatial_scale,
             clip: self.inverted_clip.saturating_sub(1),
-        }
-    }
-
-    /// Checks what depends on how many clips there are.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] when `--inverted-clip` names none of them.
-    pub fn check_for_clips(&self, clips: usize) -> Result<(), TrainError> {
-        if (1..=clips).contains(&self.inverted_clip) {
-            return Ok(());
-        }
-        let clips = match clips {
-            1 => "there is one clip".to_owned(),
-            more => format!("there are {more} clips, 1 to {more}"),
-        };
-        Err(TrainError::Setting(format!(
-            "--inverted-clip is {}, but {clips}",
-            self.inverted_clip
-        )))
-    }
-
-    /// Checks every number against its range.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] names the flag, the value and the range of the first one outside.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let range = |flag: &str, value: f64, good: bool, want: &str| {
-            if good && value.is_finite() {
-                return Ok(());
-            }
-            Err(TrainError::Setting(format!(
-                "{flag} is {value}, but must be {want}"
-            )))
-        };
-        let at_least_0 = |flag, value: f64| range(flag, value, value >= 0.0, "0 or more");
-        let above_0 = |flag, value: f64| range(flag, value, value > 0.0, "above 0");
-        let share = |flag, value: f64| range(flag, value, (0.0..=1.0).contains(&value), "0 to 1");
-
-        above_0("--learning-rate", self.learning_rate)?;
-        at_least_0("--weight-decay", self.weight_decay)?;
-        at_least_0("--clip-norm", self.clip_norm)?;
-        at_least_0("--lambda-g", self.lambda_g)?;
-        at_least_0("--lambda-l", self.lambda_l)?;
-        at_least_0("--delta", self.delta)?;
-        self.cutoff
-            .map_or(Ok(()), |cutoff| above_0("--cutoff", cutoff))?;
-        for weight in &self.level_weights {
-            at_least_0("--level-weights", *weight)?;
-        }
-        range(
-            "--rank",
-            self.rank as f64,
-            (1..=1024).contains(&self.rank),
-            "1 to 1024",
-        )?;
-        range(
-            "--lora-dropout",
-            self.lora_dropout,
-            (0.0..1.0).contains(&self.lora_dropout),
-            "0 to below 1",
-        )?;
-        if let Some(until) = self.dropout_until {
-            let want = "1 or more; --lora-dropout 0 leaves it out";
-            range("--dropout-until", f64::from(until), until > 0, want)?;
-        }
-        above_0("--control-scale", self.control_scale)?;
-        let (low, high) = (f64::from(self.canny.0), f64::from(self.canny.1));
-        range(
-            "--canny",
-            low,
-            low > 0.0 && low <= high,
-            "above 0 and at most the second number",
-        )?;
-        range("--canny", high, high <= MOST_GRADIENT, "at most 2040")?;
-        at_least_0("--lora-scale", self.lora_scale)?;
-        at_least_0("--spatial-scale", self.spatial_scale)?;
-        self.fps.map_or(Ok(()), |fps| above_0("--fps", fps))?;
-        if let Some(fps) = self.play_fps {
-            let good = (0.1..=MOST_FPS).contains(&fps);
-            range("--play-fps", fps, good, "0.1 to 240")?;
-        }
-        at_least_0("--start-secs", self.start_secs)?;
-        at_least_0("--checkpoint-secs", self.checkpoint_secs)?;
-        let keep = self.keep_checkpoints;
-        range("--keep-checkpoints", keep as f64, keep > 0, "1 or more")?;
-        share("--noise-prior", self.noise_prior)?;
-        // Whole numbers of TOML files, which keep the settings, have a sign.
-        let most = u64::try_from(i64::MAX).unwrap_or(u64::MAX);
-        range(
-            "--seed",
-            self.seed as f64,
-            self.seed <= most,
-            "at most 9223372036854775807",
-        )?;
-        if let Some(steps) = self.sampling_steps {
-            range(
-                "--sampling-steps",
-                steps as f64,
-                (1..=1000).contains(&steps),
-                "1 to 1000",
-            )?;
-        }
-        self.guidance
-            .map_or(Ok(()), |guidance| at_least_0("--guidance", guidance))?;
-        let (min, max) = (f64::from(self.min_timestep), f64::from(self.max_timestep));
-        range("--min-timestep", min, min <= max, "at most --max-timestep")?;
-        match self.frames {
-            Some(frames) if frames < 2 => Err(TrainError::Setting(format!(
-                "--frames is {frames}, but motion needs at least 2 frames"
-            ))),
-            Some(frames) if frames > MOST_FRAMES => Err(TrainError::Setting(format!(
-                "--frames is {frames}, but must be 2 to {MOST_FRAMES}"
-            ))),
-            _ => Ok(()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod on_device;
 mod optim;
 mod part;
 mod preset;
+mod ranges;
 mod scale;
 mod state;
 mod step;
