@@ -127,6 +127,8 @@ pub struct App {
     pub(super) model_generation: u64,
     pub(super) model_asked: Option<ModelChoice>,
     pub(super) reading_model: Option<Task<Result<ModelInfo, Report>>>,
+    /// What the chosen model took the place of, until it is read.
+    pub(super) model_before: Option<Box<super::model::Before>>,
     pub(super) cut: Option<Cut>,
     pub(super) cut_problem: Option<Report>,
     pub(super) cut_key: Option<CutKey>,
@@ -218,6 +220,7 @@ impl App {
             model_generation: 0,
             model_asked: None,
             reading_model: None,
+            model_before: None,
             cut: None,
             cut_problem: None,
             cut_key: None,

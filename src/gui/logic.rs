@@ -14,7 +14,9 @@ use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
 use crate::job::{self, Until};
+use crate::project::Recipe;
 use crate::report::{Area, Report};
+use crate::train::TransferConfig;
 
 /// Scales of the interface.
 const SCALES: std::ops::RangeInclusive<f32> = 0.6..=2.4;
@@ -128,7 +130,10 @@ impl App {
     /// Notes changes of the document once nothing is dragged or typed, and what follows from them.
     pub(super) fn settle(&mut self, ctx: &egui::Context) {
         let busy = ctx.input(|input| input.pointer.any_down()) || ctx.text_edit_focused();
+        self.fit_method();
         if !busy {
+            // Not while a number of frames is dragged: on its way back it would find its weights gone.
+            self.fit_band_weights();
             self.history.settle(&self.document);
         }
         if self.model_asked.as_ref() != Some(&self.model_choice()) {
@@ -315,7 +320,7 @@ impl App {
         }
     }
 
-    fn use_recipe(&mut self, recipe: crate::project::Recipe<crate::train::TransferConfig>) {
+    fn use_recipe(&mut self, recipe: Recipe<TransferConfig>) {
         if let Err(error) = recipe.settings.check() {
             let report =
                 Report::new(Area::Request, "The recipe cannot be used").because(error.to_string());
@@ -326,8 +331,10 @@ impl App {
             self.document.subject = subject;
         }
         self.document.prompt = recipe.prompt;
-        self.document.settings = recipe.settings;
-        self.document.settings.seed = recipe.seed;
+        self.replace_settings(TransferConfig {
+            seed: recipe.seed,
+            ..recipe.settings
+        });
         self.settle_inverted_clip();
         self.notices.log(format!(
             "Settings of a film made with {}.",
@@ -376,8 +383,17 @@ impl App {
     }
 
     fn go_to(&mut self, document: Document) {
-        let other_clip = document.clip != self.document.clip;
+        let now = &self.document;
+        let other_clip = document.clip != now.clip;
+        // A slider that goes back is for the run that goes on; a method, a model or a recipe is not.
+        let live = now.settings.live();
+        let is_slider = !other_clip
+            && document.model == now.model
+            && document.settings.clone().with_live(&live) == now.settings;
         self.document = document;
+        if !is_slider {
+            self.queue.rebase_live(&self.document.settings.live());
+        }
         if other_clip && let Some(clip) = self.document.clip.clone() {
             self.open_path(&clip);
         }

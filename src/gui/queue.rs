@@ -112,6 +112,14 @@ impl Queue {
         }
     }
 
+    /// The panel has other settings as a whole. They are for the next run: the one that goes on, and those that wait to go on,
+    /// are told only of what is moved from now on.
+    pub fn rebase_live(&mut self, panel: &LiveSettings) {
+        for run in &mut self.runs {
+            run.rebase_live(panel);
+        }
+    }
+
     /// The place of the run in a folder.
     #[must_use]
     pub fn place_of(&self, folder: &Path) -> Option<usize> {
@@ -150,6 +158,8 @@ impl Queue {
 impl App {
     /// Starts a training, or lets it wait for the one that is going on.
     pub(super) fn train(&mut self) {
+        // While something is typed, the document is not settled.
+        self.fit_band_weights();
         match self.train_request() {
             Ok((title, request)) => self.enqueue(title, Request::Train(Box::new(request))),
             Err(report) => self.notices.problem(report, None),

@@ -28,11 +28,8 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
                 ui.label(text).on_hover_text(note);
             }
             ui.separator();
-            let model = app
-                .model
-                .as_ref()
-                .map_or("reading model…", |model| model.name.as_str());
-            ui.label(model).on_hover_text("The text-to-video model.");
+            ui.label(app.model_title())
+                .on_hover_text("The text-to-video model.");
             download_ui(app, ui);
             if app.notices.unseen > 0 {
                 ui.separator();
