@@ -351,6 +351,11 @@ impl App {
         })
     }
 
+    /// Whether the cut, or why there is none, is that of the present clip, model and settings.
+    pub(super) fn is_cut_current(&self) -> bool {
+        self.cutting.is_none() && self.cut_key == self.wanted_cut()
+    }
+
     /// Begin and end of what the model sees, in seconds of the source; the whole clip where there is no cut.
     pub(super) fn cut_range(&self) -> (f64, f64) {
         let Some(source) = &self.source else {
@@ -418,7 +423,11 @@ impl App {
     /// For tests: whether a clip is open and cut for the model.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.cut.is_some() && self.opening.is_none()
+        self.cut.is_some()
+            && self.is_cut_current()
+            && self.opening.is_none()
+            && self.current_model().is_some()
+            && self.is_leading_current()
     }
 
     /// For tests: the name of the model that was read last.

@@ -242,7 +242,7 @@ impl App {
                 self.remember(&path);
                 self.choose_model(Some(path));
             }
-            Ok(Opened::Depth(path)) => self.lead_by(path),
+            Ok(Opened::Depth(path)) => self.lead_by(path, true),
             Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
             Ok(Opened::Project(path, project)) => self.take_project(path, *project),
             Err(report) => self.notices.problem(report, None),
@@ -477,7 +477,7 @@ impl App {
             Pick::MoreClip => self.add_clip(&path),
             Pick::Model => self.choose_model(Some(path)),
             Pick::AddModel => self.add_model(path),
-            Pick::Leading => self.lead_by(path),
+            Pick::Leading => self.lead_by(path, false),
             Pick::ControlNet => self.document.control.controlnet = Some(path),
             Pick::Project => {
                 if let Some(Dialog::Save { path: typed }) = &mut self.dialog {

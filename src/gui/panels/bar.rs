@@ -227,7 +227,7 @@ impl App {
             Command::Undo => self.history.can_undo(),
             Command::Redo => self.history.can_redo(),
             Command::Export => self.queue.sample(self.compare.chosen).is_some(),
-            Command::Train => self.cut.is_some(),
+            Command::Train => self.cut.is_some() && self.wanted_source().is_some(),
             Command::Pause | Command::Stop => going,
             Command::CheckpointNow => training,
             Command::SampleNow => training || shown.is_some_and(Run::has_weights),
