@@ -114,6 +114,8 @@ pub struct App {
     pub(super) document: Document,
     pub(super) history: History<Document>,
     pub(super) project_path: Option<PathBuf>,
+    /// A project that waits until what is open is written.
+    pub(super) next_project: Option<Box<super::projects::NextProject>>,
     /// The document as it is on disk, to tell whether there is something to save.
     pub(super) saved: Document,
     pub(super) autosave: super::autosave::Autosave,
@@ -196,10 +198,7 @@ impl App {
         theme::install(&cc.egui_ctx);
         cc.egui_ctx.set_theme(theme_of(&settings));
         cc.egui_ctx.set_zoom_factor(settings.scale);
-        let data = open.data.clone().unwrap_or_else(|| {
-            let runs = default_runs_dir();
-            runs.parent().map_or(runs.clone(), Path::to_owned)
-        });
+        let data = data_folder(open);
         let document = first_document(open.model.clone());
         let shelf = Shelf::new(&data, open);
         let mut app = Self {
@@ -211,6 +210,7 @@ impl App {
             saved: document.clone(),
             document,
             project_path: None,
+            next_project: None,
             opening: None,
             opening_name: String::new(),
             adding: super::clips::Adding::default(),
@@ -420,7 +420,7 @@ impl App {
         &self.document
     }
 
-    /// For tests: whether a clip is open and cut for the model.
+    /// For tests: whether a clip is open and cut for the chosen model, and what leads it is made.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.cut.is_some()
@@ -466,6 +466,14 @@ pub(super) fn theme_of(settings: &Settings) -> egui::Theme {
     } else {
         egui::Theme::Light
     }
+}
+
+/// Where runs, what is not saved yet and the list of models are kept.
+fn data_folder(open: &Open) -> PathBuf {
+    open.data.clone().unwrap_or_else(|| {
+        let runs = default_runs_dir();
+        runs.parent().map_or(runs.clone(), Path::to_owned)
+    })
 }
 
 /// The words and settings of the first start: what the built-in model does with the bundled clip.

@@ -43,6 +43,7 @@ impl App {
         self.tick_latents();
         self.tick_score();
         self.tick_autosave(ctx);
+        self.tick_next_project();
         self.tick_close(ctx);
         self.tick_device();
         let passed = (now - self.ticked_at).clamp(0.0, 0.5);
@@ -204,6 +205,9 @@ impl App {
                 if !bundled {
                     self.remember(&loaded.path);
                 }
+                if is_sample {
+                    self.fill_in_sample(&loaded.path);
+                }
                 if self.document.clip.as_ref() != Some(&loaded.path) {
                     self.replace_clips(&loaded.path);
                     if !is_sample && self.document.subject == media::BUNDLED_WORDS {
@@ -214,10 +218,6 @@ impl App {
                             None,
                         );
                     }
-                }
-                if bundled {
-                    self.history.restart(self.document.clone());
-                    self.saved = self.document.clone();
                 }
                 self.notices.log(format!(
                     "Opened {}: {} frames.",
@@ -244,23 +244,8 @@ impl App {
             }
             Ok(Opened::Depth(path)) => self.lead_by(path, true),
             Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
-            Ok(Opened::Project(path, project)) => self.take_project(path, *project),
+            Ok(Opened::Project(path, project)) => self.meet_project(path, *project),
             Err(report) => self.notices.problem(report, None),
-        }
-    }
-
-    fn take_project(&mut self, path: PathBuf, project: Document) {
-        self.history.restart(project.clone());
-        self.document = project;
-        self.read_runs(self.document.runs.clone());
-        if !self.autosave.is_kept(&path) {
-            self.remember(&path);
-            self.saved = self.document.clone();
-            self.project_path = Some(path);
-        }
-        match self.document.clip.clone() {
-            Some(clip) => self.open_path(&clip),
-            None => self.open_bundled(),
         }
     }
 
