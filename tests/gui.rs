@@ -2,6 +2,7 @@
 
 mod closing;
 mod controls;
+mod document;
 #[cfg(feature = "hub")]
 mod models;
 mod runs;

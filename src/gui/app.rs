@@ -114,6 +114,8 @@ pub struct App {
     pub(super) document: Document,
     pub(super) history: History<Document>,
     pub(super) project_path: Option<PathBuf>,
+    /// A project that waits until what is open is written.
+    pub(super) next_project: Option<Box<super::projects::NextProject>>,
     /// The document as it is on disk, to tell whether there is something to save.
     pub(super) saved: Document,
     pub(super) autosave: super::autosave::Autosave,
@@ -127,6 +129,8 @@ pub struct App {
     pub(super) model_generation: u64,
     pub(super) model_asked: Option<ModelChoice>,
     pub(super) reading_model: Option<Task<Result<ModelInfo, Report>>>,
+    /// What the chosen model took the place of, until it is read.
+    pub(super) model_before: Option<Box<super::model::Before>>,
     pub(super) cut: Option<Cut>,
     pub(super) cut_problem: Option<Report>,
     pub(super) cut_key: Option<CutKey>,
@@ -194,10 +198,7 @@ impl App {
         theme::install(&cc.egui_ctx);
         cc.egui_ctx.set_theme(theme_of(&settings));
         cc.egui_ctx.set_zoom_factor(settings.scale);
-        let data = open.data.clone().unwrap_or_else(|| {
-            let runs = default_runs_dir();
-            runs.parent().map_or(runs.clone(), Path::to_owned)
-        });
+        let data = data_folder(open);
         let document = first_document(open.model.clone());
         let shelf = Shelf::new(&data, open);
         let mut app = Self {
@@ -209,6 +210,7 @@ impl App {
             saved: document.clone(),
             document,
             project_path: None,
+            next_project: None,
             opening: None,
             opening_name: String::new(),
             adding: super::clips::Adding::default(),
@@ -218,6 +220,7 @@ impl App {
             model_generation: 0,
             model_asked: None,
             reading_model: None,
+            model_before: None,
             cut: None,
             cut_problem: None,
             cut_key: None,
@@ -348,6 +351,11 @@ impl App {
         })
     }
 
+    /// Whether the cut, or why there is none, is that of the present clip, model and settings.
+    pub(super) fn is_cut_current(&self) -> bool {
+        self.cutting.is_none() && self.cut_key == self.wanted_cut()
+    }
+
     /// Begin and end of what the model sees, in seconds of the source; the whole clip where there is no cut.
     pub(super) fn cut_range(&self) -> (f64, f64) {
         let Some(source) = &self.source else {
@@ -412,10 +420,14 @@ impl App {
         &self.document
     }
 
-    /// For tests: whether a clip is open and cut for the model.
+    /// For tests: whether a clip is open and cut for the chosen model, and what leads it is made.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.cut.is_some() && self.opening.is_none()
+        self.cut.is_some()
+            && self.is_cut_current()
+            && self.opening.is_none()
+            && self.current_model().is_some()
+            && self.is_leading_current()
     }
 
     /// For tests: the name of the model that was read last.
@@ -454,6 +466,14 @@ pub(super) fn theme_of(settings: &Settings) -> egui::Theme {
     } else {
         egui::Theme::Light
     }
+}
+
+/// Where runs, what is not saved yet and the list of models are kept.
+fn data_folder(open: &Open) -> PathBuf {
+    open.data.clone().unwrap_or_else(|| {
+        let runs = default_runs_dir();
+        runs.parent().map_or(runs.clone(), Path::to_owned)
+    })
 }
 
 /// The words and settings of the first start: what the built-in model does with the bundled clip.

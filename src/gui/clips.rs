@@ -128,7 +128,7 @@ impl App {
         let settings = &mut document.settings;
         settings.inverted_clip = replaced.inverted_clip;
         (settings.start_secs, settings.fps) = (replaced.start_secs, replaced.fps);
-        self.lead_by(opened);
+        self.lead_by(opened, false);
         self.open_path(&replaced.clip);
     }
 

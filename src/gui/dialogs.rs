@@ -57,6 +57,8 @@ pub enum Dialog {
     Close,
     /// The project has changes and the window shall close.
     Unsaved,
+    /// What is open has changes and a project shall take its place.
+    Replace(Box<super::projects::NextProject>),
 }
 
 impl Dialog {
@@ -217,6 +219,7 @@ impl App {
                 }
                 Dialog::Close => self.close_ui(ui),
                 Dialog::Unsaved => self.unsaved_ui(ui),
+                Dialog::Replace(next) => self.replace_ui(ui, next),
             };
         });
         let keep = keep && !modal.should_close();
@@ -462,7 +465,7 @@ impl App {
 }
 
 /// Leaves a dialog without doing anything.
-fn cancel_ui(ui: &mut egui::Ui) {
+pub(super) fn cancel_ui(ui: &mut egui::Ui) {
     let cancel = ui.button("Cancel");
     if cancel
         .on_hover_text("Closes this and changes nothing.")

@@ -35,6 +35,22 @@ impl<D: Clone + PartialEq> History<D> {
         self.redo.clear();
     }
 
+    /// Changes the state as a consequence of what was done before, which is no step: undo takes it back together with what it
+    /// follows from, and what was undone can still be redone.
+    pub fn follow(&mut self, now: &mut D, change: impl FnOnce(&mut D)) {
+        let is_settled = *now == self.settled;
+        change(now);
+        if !is_settled {
+            // It becomes a part of the step that is still being made.
+            return;
+        }
+        self.settled.clone_from(now);
+        // A step that came to nothing is none.
+        if self.undo.last() == Some(&self.settled) {
+            self.undo.pop();
+        }
+    }
+
     /// Forgets everything and begins again.
     pub fn restart(&mut self, start: D) {
         *self = Self::new(start);

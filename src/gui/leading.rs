@@ -1,6 +1,6 @@
 //! What leads ControlVideo: the clip's edges, or a clip of the person's own, as the ControlNet will see it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,14 @@ struct Key {
     clip: Option<PathBuf>,
 }
 
-type Made = Result<Arc<[Frame]>, Report>;
+/// What leads.
+struct Pictures {
+    frames: Arc<[Frame]>,
+    /// Whether a model estimated them, whose folder was named in the place of a clip.
+    is_depth: bool,
+}
+
+type Made = Result<Pictures, Report>;
 
 /// The pictures that lead, made on a thread whenever what they depend on changes.
 #[derive(Default)]
@@ -33,11 +40,21 @@ impl Leading {
     /// A picture for each frame of the cut; none while they are made, and for methods that nothing leads.
     #[must_use]
     pub fn frames(&self) -> Option<&Arc<[Frame]>> {
-        self.made.as_ref()?.1.as_ref().ok()
+        let (_, made) = self.made.as_ref()?;
+        made.as_ref().ok().map(|pictures| &pictures.frames)
     }
 
-    fn problem(&self) -> Option<&Report> {
-        self.made.as_ref()?.1.as_ref().err()
+    /// Why there are no pictures of what is wanted, once somebody tried.
+    fn problem(&self, wanted: &Key) -> Option<&Report> {
+        let (key, made) = self.made.as_ref()?;
+        made.as_ref().err().filter(|_| key == wanted)
+    }
+
+    /// Whether a clip is the folder of a model that estimates depth, once it has led.
+    fn is_depth(&self, clip: &Path) -> Option<bool> {
+        let (key, made) = self.made.as_ref()?;
+        let pictures = made.as_ref().ok()?;
+        (key.clip.as_deref() == Some(clip)).then_some(pictures.is_depth)
     }
 }
 
@@ -52,7 +69,12 @@ impl App {
         if let Some(made) = done
             && let Some((key, _)) = self.leading.making.take()
         {
-            if let Err(report) = &made {
+            // While the cut is dragged the same is wrong again and again.
+            let before = self.leading.made.as_ref();
+            let told = before.and_then(|(_, made)| made.as_ref().err());
+            if let Err(report) = &made
+                && told != Some(report)
+            {
                 self.notices.problem(report.clone(), None);
             }
             self.leading.made = Some((key, made));
@@ -76,16 +98,24 @@ impl App {
         let (frames, limits) = (Arc::clone(&cut.frames), model.limits);
         let (settings, (low, high)) = (self.document.settings.clone(), wanted.thresholds);
         let clip = wanted.clip.clone();
-        let task = self.start("leading pictures", move |stop| match clip {
-            None => Ok(frames.iter().map(|frame| canny(frame, low, high)).collect()),
-            Some(path) if DepthAnything::is_folder(&path) => {
-                let made = depth_of_frames(&path, &frames, &|| stop.load(Ordering::Relaxed))?;
-                Ok(made.unwrap_or_default().into())
-            }
-            Some(path) => {
+        let task = self.start("leading pictures", move |stop| {
+            let Some(path) = clip else {
+                let edges = frames.iter().map(|frame| canny(frame, low, high));
+                return Ok(Pictures {
+                    frames: edges.collect(),
+                    is_depth: false,
+                });
+            };
+            let is_depth = DepthAnything::is_folder(&path);
+            let frames = if is_depth {
+                let stopped = || stop.load(Ordering::Relaxed);
+                let made = depth_of_frames(&path, &frames, &stopped)?;
+                made.unwrap_or_default().into()
+            } else {
                 let loaded = media::load(&path, stop)?;
-                media::cut(&loaded.clip, &settings, &limits).map(|cut| cut.frames)
-            }
+                media::cut(&loaded.clip, &settings, &limits)?.frames
+            };
+            Ok(Pictures { frames, is_depth })
         });
         self.leading.making = task.map(|task| (wanted, task));
     }
@@ -108,12 +138,20 @@ impl App {
         })
     }
 
-    /// A clip of the person's own leads from now on.
-    pub(super) fn lead_by(&mut self, path: PathBuf) {
+    /// Whether the pictures, or why there are none, are those of what leads now.
+    pub(super) fn is_leading_current(&self) -> bool {
+        let made = self.leading.made.as_ref();
+        self.wanted_leading()
+            .is_none_or(|wanted| made.is_some_and(|(key, _)| *key == wanted))
+    }
+
+    /// A clip of the person's own leads from now on, or what a model estimates of the clip that is open. Of a folder that was
+    /// only picked nobody knows yet which of them it is.
+    pub(super) fn lead_by(&mut self, path: PathBuf, is_depth: bool) {
         let path = std::path::absolute(&path).unwrap_or(path);
         let name = path.file_name().unwrap_or(path.as_os_str());
         let name = name.to_string_lossy();
-        let text = match DepthAnything::is_folder(&path) {
+        let text = match is_depth {
             true => format!("The depth that {name} estimates leads ControlVideo now."),
             false => format!("{name} leads ControlVideo now."),
         };
@@ -139,15 +177,16 @@ impl App {
             );
         }
         let own = self.document.control.clip.as_deref();
-        let is_clip = own.is_some_and(|path| !DepthAnything::is_folder(path));
+        let is_clip = own.is_some_and(|path| self.leading.is_depth(path) == Some(false));
         if is_clip && !self.document.more_clips.is_empty() {
             return refused(
                 "One control clip cannot lead several clips",
                 "Let the edges of each clip lead (under Led by), or train on one clip.",
             );
         }
-        self.leading
-            .problem()
+        let wanted = self.wanted_leading();
+        wanted
+            .and_then(|wanted| self.leading.problem(&wanted))
             .map_or(Ok(()), |problem| Err(problem.clone()))
     }
 }

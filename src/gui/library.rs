@@ -85,6 +85,8 @@ pub struct Shelf {
     pub download: Option<Download>,
     /// The model whose files are checked.
     checking: Option<(String, Task<Result<usize, Report>>)>,
+    /// A model that turned out to be broken after the look began that is under way, which does not know of it.
+    broken: Option<(String, State)>,
     changing: Option<Task<Result<Changed, Report>>>,
     /// A model and a ControlNet that were last refused together.
     pub(super) unfit: Option<ModelChoice>,
@@ -106,6 +108,7 @@ impl Shelf {
             offer: None,
             download: None,
             checking: None,
+            broken: None,
             changing: None,
             unfit: None,
             path: String::new(),
@@ -142,6 +145,14 @@ impl Shelf {
         planned || checked
     }
 
+    /// Notes what became of a model.
+    fn set_state(&mut self, name: &str, state: State) {
+        let mut entries = self.entries.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.name == name) {
+            entry.state = state;
+        }
+    }
+
     /// Whether nothing was looked for yet.
     #[must_use]
     pub fn is_looking(&self) -> bool {
@@ -161,6 +172,7 @@ impl App {
     /// Looks which models are here. Nothing is asked of the network.
     pub(super) fn look_for_models(&mut self) {
         let library = self.shelf.library.clone();
+        self.shelf.broken = None;
         self.shelf.looking = self.start("models", move |_| {
             library.entries().map_err(|error| report(error.into()))
         });
@@ -170,7 +182,7 @@ impl App {
     pub(super) fn lead_model(&mut self) {
         let lacks = |model: &ModelInfo| model.kind == ModelKind::Image && !model.has_controlnet;
         let is_lacking = self.current_model().is_some_and(lacks);
-        let document = &mut self.document;
+        let document = &self.document;
         if document.settings.method.is_controlled()
             && document.control.controlnet.is_none()
             && is_lacking
@@ -179,7 +191,7 @@ impl App {
         {
             let choice = ModelChoice::Folder(folder.clone(), Some(edges.clone()));
             if self.shelf.unfit.as_ref() != Some(&choice) {
-                document.control.controlnet = Some(edges);
+                self.follow(|document| document.control.controlnet = Some(edges));
             }
         }
     }
@@ -283,8 +295,14 @@ impl App {
     pub(super) fn tick_library(&mut self) {
         if let Some(found) = self.shelf.looking.as_ref().and_then(Task::take) {
             self.shelf.looking = None;
+            let broken = self.shelf.broken.take();
             match found {
-                Ok(entries) => self.shelf.entries = entries,
+                Ok(entries) => {
+                    self.shelf.entries = entries;
+                    if let Some((name, state)) = broken {
+                        self.shelf.set_state(&name, state);
+                    }
+                }
                 Err(report) => self.notices.problem(report, None),
             }
         }
@@ -319,13 +337,12 @@ impl App {
                 }
                 // Its list of files looks whole, its content is not: that is shown until somebody looks again.
                 Err(report) => {
-                    let mut entries = self.shelf.entries.iter_mut();
-                    if let Some(entry) = entries.find(|entry| entry.name == name) {
-                        entry.state = State::Broken {
-                            why: report.headline.clone(),
-                            advice: report.what_to_do.clone(),
-                        };
-                    }
+                    let state = State::Broken {
+                        why: report.headline.clone(),
+                        advice: report.what_to_do.clone(),
+                    };
+                    self.shelf.set_state(&name, state.clone());
+                    self.shelf.broken = self.shelf.looking.is_some().then_some((name, state));
                     self.notices.problem(report, None);
                 }
             }

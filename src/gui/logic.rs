@@ -14,7 +14,9 @@ use super::player::frame_at;
 use super::task::Task;
 use super::{layout, panels};
 use crate::job::{self, Until};
+use crate::project::Recipe;
 use crate::report::{Area, Report};
+use crate::train::TransferConfig;
 
 /// Scales of the interface.
 const SCALES: std::ops::RangeInclusive<f32> = 0.6..=2.4;
@@ -41,6 +43,7 @@ impl App {
         self.tick_latents();
         self.tick_score();
         self.tick_autosave(ctx);
+        self.tick_next_project();
         self.tick_close(ctx);
         self.tick_device();
         let passed = (now - self.ticked_at).clamp(0.0, 0.5);
@@ -128,7 +131,10 @@ impl App {
     /// Notes changes of the document once nothing is dragged or typed, and what follows from them.
     pub(super) fn settle(&mut self, ctx: &egui::Context) {
         let busy = ctx.input(|input| input.pointer.any_down()) || ctx.text_edit_focused();
+        self.fit_method();
         if !busy {
+            // Not while a number of frames is dragged: on its way back it would find its weights gone.
+            self.fit_band_weights();
             self.history.settle(&self.document);
         }
         if self.model_asked.as_ref() != Some(&self.model_choice()) {
@@ -199,6 +205,9 @@ impl App {
                 if !bundled {
                     self.remember(&loaded.path);
                 }
+                if is_sample {
+                    self.fill_in_sample(&loaded.path);
+                }
                 if self.document.clip.as_ref() != Some(&loaded.path) {
                     self.replace_clips(&loaded.path);
                     if !is_sample && self.document.subject == media::BUNDLED_WORDS {
@@ -209,10 +218,6 @@ impl App {
                             None,
                         );
                     }
-                }
-                if bundled {
-                    self.history.restart(self.document.clone());
-                    self.saved = self.document.clone();
                 }
                 self.notices.log(format!(
                     "Opened {}: {} frames.",
@@ -237,25 +242,10 @@ impl App {
                 self.remember(&path);
                 self.choose_model(Some(path));
             }
-            Ok(Opened::Depth(path)) => self.lead_by(path),
+            Ok(Opened::Depth(path)) => self.lead_by(path, true),
             Ok(Opened::Weights(path, about)) => self.offer_weights(path, about.as_deref()),
-            Ok(Opened::Project(path, project)) => self.take_project(path, *project),
+            Ok(Opened::Project(path, project)) => self.meet_project(path, *project),
             Err(report) => self.notices.problem(report, None),
-        }
-    }
-
-    fn take_project(&mut self, path: PathBuf, project: Document) {
-        self.history.restart(project.clone());
-        self.document = project;
-        self.read_runs(self.document.runs.clone());
-        if !self.autosave.is_kept(&path) {
-            self.remember(&path);
-            self.saved = self.document.clone();
-            self.project_path = Some(path);
-        }
-        match self.document.clip.clone() {
-            Some(clip) => self.open_path(&clip),
-            None => self.open_bundled(),
         }
     }
 
@@ -315,7 +305,7 @@ impl App {
         }
     }
 
-    fn use_recipe(&mut self, recipe: crate::project::Recipe<crate::train::TransferConfig>) {
+    fn use_recipe(&mut self, recipe: Recipe<TransferConfig>) {
         if let Err(error) = recipe.settings.check() {
             let report =
                 Report::new(Area::Request, "The recipe cannot be used").because(error.to_string());
@@ -326,8 +316,10 @@ impl App {
             self.document.subject = subject;
         }
         self.document.prompt = recipe.prompt;
-        self.document.settings = recipe.settings;
-        self.document.settings.seed = recipe.seed;
+        self.replace_settings(TransferConfig {
+            seed: recipe.seed,
+            ..recipe.settings
+        });
         self.settle_inverted_clip();
         self.notices.log(format!(
             "Settings of a film made with {}.",
@@ -376,8 +368,17 @@ impl App {
     }
 
     fn go_to(&mut self, document: Document) {
-        let other_clip = document.clip != self.document.clip;
+        let now = &self.document;
+        let other_clip = document.clip != now.clip;
+        // A slider that goes back is for the run that goes on; a method, a model or a recipe is not.
+        let live = now.settings.live();
+        let is_slider = !other_clip
+            && document.model == now.model
+            && document.settings.clone().with_live(&live) == now.settings;
         self.document = document;
+        if !is_slider {
+            self.queue.rebase_live(&self.document.settings.live());
+        }
         if other_clip && let Some(clip) = self.document.clip.clone() {
             self.open_path(&clip);
         }
@@ -461,7 +462,7 @@ impl App {
             Pick::MoreClip => self.add_clip(&path),
             Pick::Model => self.choose_model(Some(path)),
             Pick::AddModel => self.add_model(path),
-            Pick::Leading => self.lead_by(path),
+            Pick::Leading => self.lead_by(path, false),
             Pick::ControlNet => self.document.control.controlnet = Some(path),
             Pick::Project => {
                 if let Some(Dialog::Save { path: typed }) = &mut self.dialog {

@@ -25,6 +25,7 @@ mod notices;
 mod panels;
 mod past;
 mod player;
+mod projects;
 mod queue;
 mod run;
 mod scoring;

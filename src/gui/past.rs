@@ -266,12 +266,13 @@ impl App {
         if let Some(prompt) = &record.prompt {
             self.document.prompt.clone_from(prompt);
         }
-        self.document.settings = settings_at_end(record);
+        let settings = settings_at_end(record);
         self.document.model = record.model.folder.as_ref().map(PathBuf::from);
         self.document.control = Control {
             controlnet: record.model.controlnet.as_ref().map(PathBuf::from),
             clip: None,
         };
+        self.replace_settings(settings);
         self.settle_inverted_clip();
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use eframe::egui;
 
-use super::app::App;
+use super::app::{App, Source};
 use super::layout::{self, Pane};
 use super::notices::Action;
 use super::past::Reading;
@@ -112,6 +112,14 @@ impl Queue {
         }
     }
 
+    /// The panel has other settings as a whole. They are for the next run: the one that goes on, and those that wait to go on,
+    /// are told only of what is moved from now on.
+    pub fn rebase_live(&mut self, panel: &LiveSettings) {
+        for run in &mut self.runs {
+            run.rebase_live(panel);
+        }
+    }
+
     /// The place of the run in a folder.
     #[must_use]
     pub fn place_of(&self, folder: &Path) -> Option<usize> {
@@ -150,6 +158,8 @@ impl Queue {
 impl App {
     /// Starts a training, or lets it wait for the one that is going on.
     pub(super) fn train(&mut self) {
+        // While something is typed, the document is not settled.
+        self.fit_band_weights();
         match self.train_request() {
             Ok((title, request)) => self.enqueue(title, Request::Train(Box::new(request))),
             Err(report) => self.notices.problem(report, None),
@@ -190,12 +200,43 @@ impl App {
         self.enqueue(name, Request::Resume(Box::new(request)));
     }
 
+    /// The clip that is open, when it is the one that the document asks for. After an undo, or with a project whose clip is gone,
+    /// another one is still there: the words are not about it.
+    pub(super) fn wanted_source(&self) -> Option<&Source> {
+        let wanted = self.document.clip.as_ref();
+        self.source
+            .as_ref()
+            .filter(|source| wanted == Some(&source.path))
+    }
+
+    /// Why there is no clip to learn from.
+    fn no_clip(&self) -> Report {
+        if self.opening.is_some() {
+            return Report::new(Area::Request, "The clip is still being opened")
+                .advise("Press Train again when it is shown.");
+        }
+        match &self.document.clip {
+            Some(clip) => {
+                let name = clip.file_name().unwrap_or(clip.as_os_str());
+                let headline = format!("{} could not be opened", name.to_string_lossy());
+                Report::new(Area::Request, headline)
+                    .because(
+                        "The words and the cut are for this clip, not for the one that is shown.",
+                    )
+                    .because(format!("It is looked for at {}.", clip.display()))
+                    .advise("Put it back to where it was and open it again, or open another clip.")
+            }
+            None => Report::new(Area::Request, "There is no clip yet")
+                .advise("Open a film, or drop one on the window."),
+        }
+    }
+
     fn train_request(&self) -> Result<(String, TrainRequest), Report> {
-        let Some(source) = &self.source else {
-            return Err(Report::new(Area::Request, "There is no clip yet")
-                .advise("Open a film, or drop one on the window."));
+        let Some(source) = self.wanted_source() else {
+            return Err(self.no_clip());
         };
-        if let Some(problem) = &self.cut_problem {
+        // While a cut is made, nothing is known of it: the job itself finds out.
+        if let Some(problem) = self.cut_problem.as_ref().filter(|_| self.is_cut_current()) {
             return Err(problem.clone());
         }
         let words = |what: &str, text: &str| match text.trim() {

@@ -355,6 +355,13 @@ impl Run {
             .is_some_and(|handle| handle.send(command).is_ok())
     }
 
+    /// The panel says something else as a whole, which is not meant for this run: only what is moved from now on is sent.
+    pub fn rebase_live(&mut self, panel: &LiveSettings) {
+        if let Some(live) = &mut self.live {
+            *live = *panel;
+        }
+    }
+
     /// Sends what the panel has changed. While a slider is dragged, a few times a second.
     pub fn sync_live(&mut self, wanted: &LiveSettings, now_secs: f64) {
         if !self.is_training() {

@@ -224,6 +224,23 @@ fn a_controlnet_of_the_list_leads_an_image_model() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
+/// That the list leads is no step: one undo takes the method back, and a redo brings both.
+#[test]
+fn a_controlnet_of_the_list_comes_and_goes_with_the_method() {
+    let mut studio = with_a_listed_controlnet(&image_model().join("controlnet"));
+    let before = studio.app().document().clone();
+    studio.choose("Method", "ControlVideo");
+    studio.step_until("the ControlNet of the list", |app| {
+        app.is_ready() && app.document().control.controlnet.is_some()
+    });
+    let after = studio.app().document().clone();
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(*studio.app().document(), before);
+    studio.step_until("the method of before", App::is_ready);
+    studio.press(Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+    assert_eq!(*studio.app().document(), after);
+}
+
 /// One that was damaged since the list was made is refused once, not again and again.
 #[test]
 fn a_controlnet_of_the_list_that_does_not_fit_is_refused_once() {

@@ -28,11 +28,8 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
                 ui.label(text).on_hover_text(note);
             }
             ui.separator();
-            let model = app
-                .model
-                .as_ref()
-                .map_or("reading model…", |model| model.name.as_str());
-            ui.label(model).on_hover_text("The text-to-video model.");
+            ui.label(app.model_title())
+                .on_hover_text("The text-to-video model.");
             download_ui(app, ui);
             if app.notices.unseen > 0 {
                 ui.separator();
@@ -230,7 +227,7 @@ impl App {
             Command::Undo => self.history.can_undo(),
             Command::Redo => self.history.can_redo(),
             Command::Export => self.queue.sample(self.compare.chosen).is_some(),
-            Command::Train => self.cut.is_some(),
+            Command::Train => self.cut.is_some() && self.wanted_source().is_some(),
             Command::Pause | Command::Stop => going,
             Command::CheckpointNow => training,
             Command::SampleNow => training || shown.is_some_and(Run::has_weights),

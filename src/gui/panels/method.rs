@@ -17,21 +17,21 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
         .spacing([8.0, 6.0])
         .show(ui, |ui| {
             let label = ui.label("Method");
+            let mut wanted = None;
             egui::ComboBox::from_id_salt("method")
                 .selected_text(app.document.settings.method.name())
                 .width(ui.available_width())
                 .show_ui(ui, |ui| {
                     // There is a built-in model for each of them.
                     let builtin = app.document.model.is_none();
-                    let settings = &mut app.document.settings;
+                    let now = app.document.settings.method;
                     let model = app.model.as_ref();
                     let allowed =
                         |method| builtin || model.is_none_or(|model| model.allows(method));
                     for (value, hover) in METHODS.into_iter().filter(|(m, _)| allowed(*m)) {
-                        let chosen = settings.method == value;
-                        let label = ui.selectable_label(chosen, value.name());
+                        let label = ui.selectable_label(now == value, value.name());
                         if label.on_hover_text(hover).clicked() {
-                            *settings = with_method(settings, value, builtin);
+                            wanted = Some(with_method(&app.document.settings, value, builtin));
                         }
                     }
                 })
@@ -42,6 +42,9 @@ pub(super) fn method_ui(app: &mut App, ui: &mut egui::Ui) {
                     "VMC trains the model's own attention over time; MotionDirector trains small adapters, one set for the look and one for the motion, and uses only the latter. Tune-A-Video and ControlVideo make an image model see clips, the built-in one or Stable Diffusion 1.x; the latter follows the clip's edges through a ControlNet (File, Models… brings those for Stable Diffusion).",
                     "",
                 ));
+            if let Some(settings) = wanted {
+                app.replace_settings(settings);
+            }
             ui.end_row();
             model_row_ui(app, ui);
             preset_row_ui(app, ui);

@@ -40,7 +40,7 @@ fn slider_ui(ui: &mut egui::Ui, label: &str, slider: egui::Slider<'_>, hover: St
 
 /// λ, δ, cutoff, levels, residual.
 pub(super) fn spectral_ui(app: &mut App, ui: &mut egui::Ui) {
-    let frames = app.cut.as_ref().map_or(8, |cut| cut.frames.len());
+    let frames = app.frames();
     let settings = &mut app.document.settings;
     egui::Grid::new("spectral")
         .num_columns(2)
@@ -124,18 +124,20 @@ fn cutoff_ui(ui: &mut egui::Ui, settings: &mut TransferConfig) {
     ui.end_row();
 }
 
-fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
-    let most = default_levels(frames).max(1);
+/// How many frames there are decides how many levels there can be; of a model that is not read yet that is not known.
+fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: Option<usize>) {
+    let most = frames.map(|frames| default_levels(frames).max(1));
+    let all = most.map_or_else(|| "all".to_owned(), |most| format!("{most}, all"));
     let label = ui.label("Levels");
     let chosen = settings
         .levels
-        .map_or_else(|| format!("{most}, all"), |levels| levels.to_string());
+        .map_or_else(|| all.clone(), |levels| levels.to_string());
     egui::ComboBox::from_id_salt("levels")
         .selected_text(chosen)
         .width(72.0)
         .show_ui(ui, |ui| {
-            ui.selectable_value(&mut settings.levels, None, format!("{most}, all"));
-            for levels in 1..=most {
+            ui.selectable_value(&mut settings.levels, None, all);
+            for levels in 1..=most.or(settings.levels).unwrap_or(0) {
                 ui.selectable_value(&mut settings.levels, Some(levels), levels.to_string());
             }
         })
@@ -147,27 +149,26 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
             "",
         ));
     ui.end_row();
-    let bands = settings.levels.unwrap_or(most) + 1;
     if settings.level_weights.is_empty() {
         ui.label("");
-        if ui
-            .button("Weigh bands apart")
-            .on_hover_text("Give each wavelet band a weight of its own. Soloing bands under Motion in time, and training with that mix, does it by ear.")
-            .clicked()
-        {
+        let bands = bands(settings, frames);
+        let apart = ui.add_enabled(bands.is_some(), egui::Button::new("Weigh bands apart"));
+        let apart = apart
+            .on_hover_text("Give each wavelet band a weight of its own. Soloing bands under Motion in time, and training with that mix, does it by ear.");
+        if let Some(bands) = bands.filter(|_| apart.clicked()) {
             settings.level_weights = vec![1.0; bands];
         }
         ui.end_row();
         return;
     }
-    settings.level_weights.resize(bands, 1.0);
+    let coarsest = settings.level_weights.len() - 1;
     let label = ui.label("Band weights");
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
         for (band, weight) in settings.level_weights.iter_mut().enumerate() {
             let name = format!(
                 "Weight of the motion at {}, 0 leaves it out.",
-                scale_name(band, bands - 1)
+                scale_name(band, coarsest)
             );
             let value = egui::DragValue::new(weight)
                 .range(0.0..=10.0)
@@ -186,6 +187,31 @@ fn levels_ui(ui: &mut egui::Ui, settings: &mut TransferConfig, frames: usize) {
         settings.level_weights.clear();
     }
     ui.end_row();
+}
+
+/// How many bands the global term weighs, where that is known.
+fn bands(settings: &TransferConfig, frames: Option<usize>) -> Option<usize> {
+    let levels = settings.levels.or_else(|| frames.map(default_levels));
+    levels.map(|levels| levels + 1)
+}
+
+impl App {
+    /// Frames that the model sees, as far as that is known.
+    fn frames(&self) -> Option<usize> {
+        let of_model = || Some(self.current_model()?.limits.default_frames);
+        self.document.settings.frames.or_else(of_model)
+    }
+
+    /// Band weights for as many bands as there are: with other levels or frames, bands come and go.
+    pub(in crate::gui) fn fit_band_weights(&mut self) {
+        let settings = &self.document.settings;
+        let weights = settings.level_weights.len();
+        if let Some(bands) = bands(settings, self.frames())
+            && ![0, bands].contains(&weights)
+        {
+            self.follow(|document| document.settings.level_weights.resize(bands, 1.0));
+        }
+    }
 }
 
 /// A row of name and number.

@@ -99,10 +99,7 @@ fn words_ui(app: &mut App, ui: &mut egui::Ui) {
 /// Which model learns.
 pub(super) fn model_row_ui(app: &mut App, ui: &mut egui::Ui) {
     let label = ui.label("Model");
-    let name = app
-        .model
-        .as_ref()
-        .map_or_else(|| "reading…".to_owned(), |model| model.name.clone());
+    let name = app.model_title();
     let (mut browse, mut more) = (false, false);
     egui::ComboBox::from_id_salt("model")
         .selected_text(name)
@@ -228,7 +225,8 @@ pub(super) fn preset_row_ui(app: &mut App, ui: &mut egui::Ui) {
                     .clicked()
                     && let Some(config) = preset_config(preset)
                 {
-                    app.document.settings = with_clip_of(config.clone(), &app.document.settings);
+                    let settings = with_clip_of(config.clone(), &app.document.settings);
+                    app.replace_settings(settings);
                 }
             }
         })
