@@ -191,7 +191,11 @@ fn what_leads_control_video_is_chosen_and_seen() {
     studio.see("What leads: moving square");
     studio.train();
     if studio.app().queue().is_going() {
-        studio.click("Stop");
+        // Without the pointer: the run may end meanwhile, and another button stands there then.
+        studio
+            .harness
+            .get_by_role_and_label(egui::Role::Button, "Stop")
+            .click_accesskit();
     }
     studio.wait_for_end();
     let run = studio.run().folder.clone().unwrap();

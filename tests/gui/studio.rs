@@ -171,6 +171,8 @@ impl Studio {
             self.harness.step();
             std::thread::sleep(Duration::from_millis(5));
         }
+        // A toast lies where the size of the frame before put it: what has just arrived is not yet where it stays.
+        self.harness.run_steps(3);
     }
 
     #[track_caller]
