@@ -559,10 +559,7 @@ fn dropped_weights_offer_a_sample() {
         .harness
         .get_by_role_and_label(egui::Role::Button, "LoRA file")
         .click_accesskit();
-    studio.harness.run_steps(3);
-    studio
-        .harness
-        .get_by_label_contains("named as diffusers names them");
+    studio.see("named as diffusers names them");
     let found = job::check_lora(&run.join("final/lora.safetensors"), Some(&micro_model())).unwrap();
     assert!(found.fits && found.unet_layers > 0, "{found:?}");
 }

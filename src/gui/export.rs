@@ -10,7 +10,7 @@ use super::notices::Action;
 use super::queue::waker;
 use super::task::Task;
 use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
-use crate::project::{Recipe, RunFolder, RunRecord, free_name};
+use crate::project::{Recipe, RunFolder, RunRecord};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
 use crate::video::resample::{Filter, Region, resize};
@@ -106,13 +106,8 @@ impl App {
         } else {
             "gif"
         };
-        let (folder, name) = (self.settings.folder(), format!("{stem}.{ending}"));
-        let path = folder.join(name);
+        let path = self.suggest_name(self.settings.folder(), stem, ending);
         self.taken.forget();
-        // The name is shown at once; the disk is asked on a thread whether it is taken.
-        self.naming = self
-            .start("free name", move |_| free_name(&folder, &stem, ending))
-            .map(|task| (path.clone(), task));
         self.dialog = Some(Dialog::Export(Box::new(ExportForm {
             path: path.display().to_string(),
             quality: 80,
@@ -165,23 +160,6 @@ impl App {
         let run = self.queue.run_of(self.compare.chosen);
         let own = run.and_then(|run| run.reference.clone());
         own.or_else(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
-    }
-
-    /// Puts the free name into the form, unless another one was typed meanwhile.
-    pub(super) fn tick_naming(&mut self) {
-        let Some((shown, free)) = self
-            .naming
-            .as_ref()
-            .and_then(|(shown, task)| Some((shown.clone(), task.take()?)))
-        else {
-            return;
-        };
-        self.naming = None;
-        if let Some(Dialog::Export(form)) = &mut self.dialog
-            && Path::new(&form.path) == shown
-        {
-            form.path = free.display().to_string();
-        }
     }
 
     /// Reads what the export told.

@@ -6,6 +6,7 @@
 mod app;
 mod autosave;
 mod clips;
+mod closing;
 pub mod command;
 mod compare;
 mod dialogs;
@@ -27,6 +28,7 @@ mod past;
 mod player;
 mod queue;
 mod run;
+mod sample;
 mod scoring;
 mod shortcuts;
 mod task;
@@ -43,7 +45,8 @@ use eframe::{egui, egui_wgpu};
 pub use app::{App, Document, Settings};
 pub use library::Shelf;
 pub use queue::Queue;
-pub use run::{Run, Sample};
+pub use run::Run;
+pub use sample::Sample;
 
 use crate::job;
 use crate::library::{Cache, Hub};

@@ -57,7 +57,7 @@ pub struct Reading {
     /// One that was asked for, and how far to go on with it.
     one: Option<(ReadRun, Option<Until>)>,
     /// Those of a project.
-    all: Option<Task<Vec<Past>>>,
+    all: Option<Task<Result<Vec<Past>, Report>>>,
 }
 
 /// Reads a run. A sample that cannot be read is left out: the others are worth seeing.
@@ -218,7 +218,7 @@ impl App {
         }
         if !folders.is_empty() {
             self.queue.reading.all =
-                self.start("read runs", move |stop| read_all(&folders, KEPT, stop));
+                self.start("read runs", move |stop| Ok(read_all(&folders, KEPT, stop)));
         }
     }
 
@@ -300,6 +300,13 @@ impl App {
             return;
         };
         self.queue.reading.all = None;
+        let read = match read {
+            Ok(read) => read,
+            Err(report) => {
+                self.notices.problem(report, None);
+                return;
+            }
+        };
         let ctx = self.ctx.clone();
         let mut newest = None;
         for past in read {

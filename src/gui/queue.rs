@@ -10,7 +10,8 @@ use super::app::App;
 use super::layout::{self, Pane};
 use super::notices::Action;
 use super::past::Reading;
-use super::run::{Run, Said, Sample};
+use super::run::{Run, Said};
+use super::sample::Sample;
 use super::task::Task;
 use crate::job::{
     self, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest, ResumeRequest,
@@ -69,7 +70,7 @@ pub struct Queue {
     /// Runs of earlier days that can go on.
     pub unfinished: Vec<PathBuf>,
     starting: Option<Starting>,
-    looking: Option<Task<Vec<PathBuf>>>,
+    looking: Option<Task<Result<Vec<PathBuf>, Report>>>,
     /// Runs of earlier days that are read.
     pub(super) reading: Reading,
 }
@@ -123,7 +124,7 @@ impl Queue {
     pub fn look_for_unfinished(&mut self, ctx: &egui::Context, runs_dir: &Path) {
         let folder = runs_dir.to_owned();
         self.looking = Task::start("unfinished runs", ctx, move |_| {
-            RunFolder::unfinished(&folder)
+            Ok(RunFolder::unfinished(&folder))
         })
         .ok();
     }
@@ -287,12 +288,10 @@ impl App {
     pub(super) fn tick_runs(&mut self, ctx: &egui::Context, now: f64) {
         if let Some(found) = self.queue.looking.as_ref().and_then(Task::take) {
             self.queue.looking = None;
-            if let Some(newest) = found.first() {
-                let name = newest.file_name().unwrap_or_default().to_string_lossy();
-                let text = format!("The run \"{name}\" was not finished.");
-                self.notices.say(text, Some(Action::Resume(newest.clone())));
+            match found {
+                Ok(found) => self.offer_unfinished(found),
+                Err(report) => self.notices.problem(report, None),
             }
-            self.queue.unfinished = found;
         }
         self.take_past_runs();
         let started = self.queue.starting.as_ref().and_then(|s| s.task.take());
@@ -305,7 +304,9 @@ impl App {
             }
         }
         for run in &mut self.queue.runs {
-            run.poll_samples(ctx);
+            for report in run.poll_samples(ctx) {
+                self.notices.problem(report, None);
+            }
         }
         let said = match self.queue.runs.last_mut() {
             Some(run) => run.poll(ctx, now),
@@ -320,6 +321,15 @@ impl App {
         {
             self.start_job(next);
         }
+    }
+
+    fn offer_unfinished(&mut self, found: Vec<PathBuf>) {
+        if let Some(newest) = found.first() {
+            let name = newest.file_name().unwrap_or_default().to_string_lossy();
+            let text = format!("The run \"{name}\" was not finished.");
+            self.notices.say(text, Some(Action::Resume(newest.clone())));
+        }
+        self.queue.unfinished = found;
     }
 
     fn begin_run(&mut self, starting: &Starting, handle: JobHandle, now: f64) {
@@ -347,6 +357,10 @@ impl App {
                 run.reference = self.cut.as_ref().map(|cut| Arc::clone(&cut.frames));
                 self.queue.runs.push(run);
             }
+        }
+        // The window was told to close before there was a run that could be stopped.
+        if self.closing {
+            self.queue.send(Command::Stop);
         }
         self.compare.choose(None);
         self.run_view.follow();

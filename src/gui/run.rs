@@ -4,110 +4,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use eframe::egui::{self, ColorImage, TextureHandle};
+use eframe::egui;
 
-use super::media::image_of;
 use super::past::{self, Past};
-use super::task::Task;
-use crate::job::{Command, Event, JobHandle, Outcome, Preview, Setting, Stage, StopReason};
+use super::sample::Sample;
+use crate::job::{Command, Event, JobHandle, Outcome, Setting, Stage, StopReason};
 use crate::methods::Method;
 use crate::project::{LiveSettings, RunRecord};
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
 use crate::video::Frame;
-use crate::video::resample::{Filter, Region, resize};
 
 /// Events read in one frame of the window; the others wait for the next one.
 const EVENTS_A_FRAME: usize = 200;
-/// Height of a sample's small pictures, in pixels.
-const THUMB_HEIGHT: u32 = 96;
-/// Width of all of them together: what every graphics card takes as one texture.
-const STRIP_WIDTH: u32 = 4096;
 /// Seconds between two changes of the same setting that are sent while a slider is dragged.
 const LIVE_SECS: f64 = 0.15;
-
-/// A film that the model painted.
-pub struct Sample {
-    /// Training steps done.
-    pub step: u32,
-    /// Its words.
-    pub prompt: String,
-    /// Its pictures.
-    pub frames: Arc<[Frame]>,
-    /// Frames per second.
-    pub fps: f64,
-    /// Whether it is what the run was for, not a look in between.
-    pub is_result: bool,
-    /// The run's own film of it.
-    pub film: Option<PathBuf>,
-    /// Seed of its noise, where that is known.
-    pub seed: Option<u64>,
-    strip: Option<Task<ColorImage>>,
-    /// All pictures side by side, small.
-    pub texture: Option<TextureHandle>,
-}
-
-impl Sample {
-    fn new(ctx: &egui::Context, preview: Preview, is_result: bool) -> Self {
-        let frames: Arc<[Frame]> = preview.frames.into();
-        let pictures = Arc::clone(&frames);
-        let strip = Task::start("sample strip", ctx, move |_| strip_of(&pictures)).ok();
-        Self {
-            step: preview.step,
-            prompt: preview.prompt,
-            frames,
-            fps: preview.fps,
-            is_result,
-            film: None,
-            seed: None,
-            strip,
-            texture: None,
-        }
-    }
-
-    /// Uploads the strip once it is made.
-    fn poll(&mut self, ctx: &egui::Context) {
-        if let Some(image) = self.strip.as_ref().and_then(Task::take) {
-            self.texture =
-                Some(ctx.load_texture("sample strip", image, egui::TextureOptions::LINEAR));
-            self.strip = None;
-        }
-    }
-
-    /// Width to height of its pictures.
-    #[must_use]
-    pub fn aspect(&self) -> f32 {
-        self.frames
-            .first()
-            .map_or(1.0, |frame| frame.width as f32 / frame.height.max(1) as f32)
-    }
-}
-
-/// All frames side by side.
-fn strip_of(frames: &[Frame]) -> ColorImage {
-    let room = STRIP_WIDTH / u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
-    let small: Vec<Frame> = frames
-        .iter()
-        .map(|frame| {
-            let height = THUMB_HEIGHT.min(room * frame.height / frame.width.max(1));
-            if frame.height <= height {
-                return frame.clone();
-            }
-            let (width, height) = (frame.width * height / frame.height, height.max(1));
-            let all = Region::of(frame);
-            resize(frame, all, width.max(1), height, Filter::Triangle)
-        })
-        .collect();
-    let height = small.first().map_or(1, |frame| frame.height);
-    let width: u32 = small.iter().map(|frame| frame.width).sum();
-    let mut sheet = Frame::filled(width.max(1), height.max(1), [0; 3]);
-    let mut left = 0;
-    for frame in &small {
-        crate::motion::picture::on_canvas(&mut sheet, frame, left, 0);
-        left += frame.width as usize;
-    }
-    image_of(&sheet)
-}
 
 /// A setting that changed on the way, for the plots.
 #[derive(Clone, Debug)]
@@ -390,10 +301,10 @@ impl Run {
     }
 
     /// Uploads small pictures that are ready.
-    pub fn poll_samples(&mut self, ctx: &egui::Context) {
-        for sample in &mut self.samples {
-            sample.poll(ctx);
-        }
+    /// Gives why others cannot be.
+    pub fn poll_samples(&mut self, ctx: &egui::Context) -> Vec<Report> {
+        let samples = self.samples.iter_mut();
+        samples.filter_map(|sample| sample.poll(ctx)).collect()
     }
 
     /// Reads what the job told since the last time.

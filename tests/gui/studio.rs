@@ -235,6 +235,17 @@ impl Studio {
         commands
     }
 
+    /// Draws frames until the window closes.
+    #[track_caller]
+    pub fn wait_for_close(&mut self) {
+        let begun = Instant::now();
+        while !self.commands().contains(&egui::ViewportCommand::Close) {
+            assert!(begun.elapsed() < PATIENCE, "the window stays open");
+            self.harness.step();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// What the window asked of the desktop in the last frame.
     pub fn commands(&self) -> Vec<egui::ViewportCommand> {
         let output = &self.harness.output().viewport_output;
