@@ -19,6 +19,7 @@ use crate::job::{
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
+use crate::video::Frame;
 
 /// Seconds an event may wait to be drawn.
 const WAKE_SECS: f32 = 0.1;
@@ -36,6 +37,15 @@ pub struct Waiting {
     /// What it is called.
     pub title: String,
     request: Request,
+    told: Told,
+}
+
+/// What the panel said when a job was asked for. Until the job begins it may say something else.
+struct Told {
+    /// The clip as the model sees it.
+    reference: Option<Arc<[Frame]>>,
+    /// What decides how long a step takes.
+    kind: String,
 }
 
 impl Waiting {
@@ -57,6 +67,7 @@ struct Starting {
     /// The run that goes on.
     run: Option<PathBuf>,
     is_sampling: bool,
+    told: Told,
     task: Task<std::io::Result<JobHandle>>,
 }
 
@@ -160,12 +171,12 @@ impl App {
     /// Goes on with a run, or trains a finished one further. One of an earlier day is read first: its numbers and samples are
     /// worth seeing, and the panel takes its settings, so that what is shown is what is trained.
     pub(super) fn resume(&mut self, run: PathBuf, until: Until) {
-        self.queue.unfinished.retain(|known| *known != run);
         if self.queue.place_of(&run).is_some() {
+            self.queue.unfinished.retain(|known| *known != run);
             self.use_run(&run);
             self.resume_known(run, until);
         } else {
-            self.read_run(run, Some(until));
+            self.read_run(run, until);
         }
     }
 
@@ -245,14 +256,23 @@ impl App {
     }
 
     pub(super) fn enqueue(&mut self, title: String, request: Request) {
+        let told = Told {
+            reference: self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)),
+            kind: super::estimate::key(&self.document, self.model.as_ref()),
+        };
+        let next = Waiting {
+            title,
+            request,
+            told,
+        };
         if self.queue.is_going() {
             self.notices.say(
-                format!("\"{title}\" waits for the run that is going on."),
+                format!("\"{}\" waits for the run that is going on.", next.title),
                 None,
             );
-            self.queue.waiting.push_back(Waiting { title, request });
+            self.queue.waiting.push_back(next);
         } else {
-            self.start_job(Waiting { title, request });
+            self.start_job(next);
         }
     }
 
@@ -263,7 +283,11 @@ impl App {
         let waker = waker(ctx);
         let run = next.run().map(Path::to_owned);
         let is_sampling = matches!(next.request, Request::Sample(_));
-        let Waiting { title, mut request } = next;
+        let Waiting {
+            title,
+            mut request,
+            told,
+        } = next;
         let task = self.start("start job", move |_| {
             match &mut request {
                 Request::Train(train) => place_run(&runs_dir, train)?,
@@ -280,6 +304,7 @@ impl App {
             title,
             run,
             is_sampling,
+            told,
             task,
         });
     }
@@ -299,7 +324,7 @@ impl App {
             && let Some(starting) = self.queue.starting.take()
         {
             match started {
-                Ok(handle) => self.begin_run(&starting, handle, now),
+                Ok(handle) => self.begin_run(starting, handle, now),
                 Err(error) => self.notices.failed("The run could not be started", &error),
             }
         }
@@ -332,7 +357,7 @@ impl App {
         self.queue.unfinished = found;
     }
 
-    fn begin_run(&mut self, starting: &Starting, handle: JobHandle, now: f64) {
+    fn begin_run(&mut self, starting: Starting, handle: JobHandle, now: f64) {
         let title = &starting.title;
         let known = starting.run.as_ref();
         match known.and_then(|folder| self.queue.place_of(folder)) {
@@ -354,7 +379,8 @@ impl App {
                 self.notices.log(format!("The run for \"{title}\" begins."));
                 let mut run = Run::new(title.clone(), handle, now);
                 run.is_sampling = starting.is_sampling;
-                run.reference = self.cut.as_ref().map(|cut| Arc::clone(&cut.frames));
+                run.reference = starting.told.reference;
+                run.kind = starting.told.kind;
                 self.queue.runs.push(run);
             }
         }
@@ -397,7 +423,7 @@ impl App {
     }
 
     fn run_over(&mut self) {
-        let Some(run) = self.queue.runs.last() else {
+        let Some(run) = self.queue.runs.last_mut() else {
             return;
         };
         // A run that went on did only some of its steps now, and a sample none.
@@ -407,7 +433,7 @@ impl App {
             let took = run.took_secs.unwrap_or_default();
             let rest = (took - secs * f64::from(run.step())).max(0.0);
             self.settings.pace.learn(
-                &super::estimate::key(&self.document, self.model.as_ref()),
+                &run.kind,
                 secs,
                 done.then_some(rest),
                 self.memory.peak_mib(),
@@ -430,6 +456,7 @@ impl App {
             ),
             _ => {}
         }
+        run.end_told();
     }
 
     /// Hands the shown sample to the instruments.

@@ -85,7 +85,7 @@ pub struct Run {
     pub gradients: BTreeMap<String, f64>,
     /// Settings that changed on the way.
     pub marks: Vec<Mark>,
-    /// The clip as the run's model sees it; none for a run of an earlier day.
+    /// The clip as the run's model saw it when the run was asked for; none for a run of an earlier day.
     pub reference: Option<Arc<[Frame]>>,
     /// What its folder says, for a run of an earlier day.
     pub record: Option<Box<RunRecord<TransferConfig>>>,
@@ -95,6 +95,10 @@ pub struct Run {
     pub film: Option<PathBuf>,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// How the training had ended before a sample began: the sample does not change that.
+    trained: Option<Outcome>,
+    /// What decides how long its steps take, see `estimate.rs`.
+    pub kind: String,
     /// Whether a stop was asked for.
     pub stopping: bool,
     /// Whether it was taken up again: its time is not that of a whole run.
@@ -154,6 +158,8 @@ impl Run {
             samples: Vec::new(),
             film: None,
             outcome: None,
+            trained: None,
+            kind: String::new(),
             stopping: false,
             went_on: false,
             is_sampling: false,
@@ -211,10 +217,20 @@ impl Run {
             // From now on the panel says what its settings are.
             self.record = None;
         }
-        (self.outcome, self.stage) = (None, None);
+        let ended = self.outcome.take();
+        self.trained = ended.filter(|_| is_sampling);
+        self.stage = None;
         (self.stopping, self.paused, self.pausing) = (false, false, false);
         self.started_at = now_secs;
         self.pace.last_at = None;
+    }
+
+    /// Its end has been told: where that was a sample's, the run is again what it was before.
+    pub fn end_told(&mut self) {
+        if let Some(trained) = self.trained.take() {
+            self.outcome = Some(trained);
+            self.stopping = false;
+        }
     }
 
     /// Whether there is something to sample from, as far as that is known here.
@@ -516,6 +532,7 @@ pub fn stage_name(stage: Stage) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{self, Halt};
 
     /// A pause waits for the step that is going on, and the window says so.
     #[test]
@@ -534,5 +551,35 @@ mod tests {
         run.outcome = Some(Outcome::Completed);
         run.took_secs = Some(75.0);
         assert!(run.status().starts_with("Done in 1"), "{}", run.status());
+    }
+
+    /// A sample that is stopped leaves a finished run finished, and one that succeeds a stopped run stopped.
+    #[test]
+    fn a_sample_does_not_change_how_the_training_ended() {
+        let stopped = Outcome::Cancelled {
+            reason: StopReason::Asked,
+        };
+        for (trained, sampled) in [
+            (Outcome::Completed, stopped.clone()),
+            (stopped, Outcome::Completed),
+        ] {
+            let completes = sampled == Outcome::Completed;
+            let job = job::spawn_task("sample", Arc::new(|| {}), move |_| match completes {
+                true => Ok(()),
+                false => Err(Halt::Stopped),
+            });
+            let mut run = Run::idle("a bear".to_owned());
+            run.outcome = Some(trained.clone());
+            run.go_on(job.unwrap(), true, 0.0);
+            assert!(run.is_going() && !run.is_training());
+            let ctx = egui::Context::default();
+            while run.is_going() {
+                run.poll(&ctx, 1.0);
+                std::thread::yield_now();
+            }
+            assert_eq!(run.outcome, Some(sampled), "what is told");
+            run.end_told();
+            assert_eq!(run.outcome, Some(trained), "what the run is");
+        }
     }
 }

@@ -83,6 +83,12 @@ impl RunView {
         self.map = None;
     }
 
+    /// The runs have moved: says where the one of a place is now; none is gone.
+    pub fn moved(&mut self, to: impl Fn(usize) -> Option<usize>) {
+        self.chosen = self.chosen.and_then(to);
+        self.map = None;
+    }
+
     /// The run that is shown, of so many.
     pub fn index(&self, runs: usize) -> usize {
         self.chosen
