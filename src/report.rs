@@ -3,6 +3,7 @@
 //! Plain data, shown by the command line (and later the window) and carried by events. The error types of the other
 //! rooms are translated into it once, in `job::problem`.
 
+use std::any::Any;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,19 @@ impl Report {
             cause: Vec::new(),
             what_to_do: String::new(),
         }
+    }
+
+    /// A mistake of the program that ended some work: what a caught panic says of it.
+    #[must_use]
+    pub fn of_panic(headline: impl Into<String>, panic: &(dyn Any + Send)) -> Self {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        Self::new(Area::Run, headline)
+            .because(text)
+            .advise("Files already written are whole; please report this with the line above.")
     }
 
     /// Adds one cause; empty ones and repetitions of what is already said are left out.

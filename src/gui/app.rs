@@ -145,10 +145,12 @@ pub struct App {
     pub(super) compare: Compare,
     pub(super) queue: Queue,
     pub(super) export: Option<ExportJob>,
+    /// A run's motion that is written for other programs.
+    pub(super) saving_lora: Option<super::weights::SavingLora>,
     /// The models that are known, and what is done with them.
     pub(super) shelf: Shelf,
-    /// A name for the next film: the one that the form shows, and the search for one that is free.
-    pub(super) naming: Option<(PathBuf, Task<PathBuf>)>,
+    /// A name for the next film or project: the one that the dialog shows, and the search for one that is free.
+    pub(super) naming: Option<(PathBuf, Task<Result<PathBuf, Report>>)>,
     /// Whether there is a file under the typed name.
     pub(super) taken: super::dialogs::Taken,
     pub(super) picking: Option<super::dialogs::Picking>,
@@ -163,7 +165,7 @@ pub struct App {
     pub(super) ticked_at: f64,
     pub(super) memory: super::estimate::Gauge,
     pub(super) device_name: String,
-    pub(super) device_asked: Option<Task<String>>,
+    pub(super) device_asked: Option<Task<Result<String, Report>>>,
     /// Why the processor computes the instruments, as far as it was told.
     pub(super) drawing_note: Option<String>,
     /// Whether the focus was last moved by the keyboard.
@@ -233,6 +235,7 @@ impl App {
             compare: Compare::default(),
             queue: Queue::default(),
             export: None,
+            saving_lora: None,
             shelf,
             naming: None,
             taken: super::dialogs::Taken::default(),
@@ -279,7 +282,7 @@ impl App {
         }
         self.autosave.look(&self.ctx);
         // Asking a graphics driver takes its time.
-        self.device_asked = self.start("device", |_| crate::job::device_name().to_owned());
+        self.device_asked = self.start("device", |_| Ok(crate::job::device_name().to_owned()));
         self.queue.look_for_unfinished(&self.ctx, &self.runs_dir());
         self.look_for_models();
     }

@@ -81,6 +81,13 @@ impl Compare {
         self.renew();
     }
 
+    /// The runs have moved: says where the one of a place is now; none is gone.
+    pub fn moved(&mut self, to: impl Fn(usize) -> Option<usize>) {
+        self.chosen = self
+            .chosen
+            .and_then(|(run, sample)| Some((to(run)?, sample)));
+    }
+
     /// The sample is another one.
     pub fn renew(&mut self) {
         self.shown = None;

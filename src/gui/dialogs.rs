@@ -13,6 +13,7 @@ use super::shortcuts;
 use super::task::Task;
 use super::theme;
 use crate::job;
+use crate::report::Report;
 use crate::video::ExportFormat;
 
 /// What stands before the window.
@@ -26,6 +27,8 @@ pub enum Dialog {
     Save {
         /// The typed path.
         path: String,
+        /// Whether a file of that name may be replaced.
+        overwrite: bool,
     },
     /// How to write the sample.
     Export(Box<ExportForm>),
@@ -109,7 +112,7 @@ pub enum Pick {
 #[derive(Default)]
 pub struct Taken {
     known: Option<(String, bool)>,
-    asked: Option<(String, Task<bool>)>,
+    asked: Option<(String, Task<Result<bool, Report>>)>,
 }
 
 impl Taken {
@@ -119,7 +122,7 @@ impl Taken {
         if let Some((asked, task)) = &self.asked
             && let Some(is_taken) = task.take()
         {
-            self.known = Some((asked.clone(), is_taken));
+            self.known = Some((asked.clone(), is_taken.unwrap_or(false)));
             self.asked = None;
         }
         if let Some((known, is_taken)) = &self.known
@@ -129,7 +132,7 @@ impl Taken {
         }
         if self.asked.as_ref().is_none_or(|(asked, _)| asked != path) {
             let looked_at = PathBuf::from(path);
-            let task = Task::start("name check", ctx, move |_| looked_at.exists());
+            let task = Task::start("name check", ctx, move |_| Ok(looked_at.exists()));
             self.asked = task.ok().map(|task| (path.to_owned(), task));
         }
         false
@@ -143,7 +146,7 @@ impl Taken {
 
 /// The system's own dialog, waiting on a thread.
 pub struct Picking {
-    pub(super) task: Task<Option<PathBuf>>,
+    pub(super) task: Task<Result<Option<PathBuf>, Report>>,
     pub(super) wants: Pick,
 }
 
@@ -175,9 +178,9 @@ impl App {
     fn wait_for(
         &mut self,
         asked: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
-    ) -> Option<Task<Option<PathBuf>>> {
+    ) -> Option<Task<Result<Option<PathBuf>, Report>>> {
         self.start("file dialog", move |_| {
-            pollster::block_on(asked).map(|handle| handle.path().to_owned())
+            Ok(pollster::block_on(asked).map(|handle| handle.path().to_owned()))
         })
     }
 
@@ -199,7 +202,7 @@ impl App {
             ui.set_width(width);
             keep = match &mut dialog {
                 Dialog::Open { path } => self.open_ui(ui, path),
-                Dialog::Save { path } => self.save_ui(ui, path),
+                Dialog::Save { path, overwrite } => self.save_ui(ui, path, overwrite),
                 Dialog::Export(form) => self.export_ui(ui, form),
                 Dialog::Further { run, steps, more } => self.further_ui(ui, run, *steps, more),
                 Dialog::Weights {
@@ -285,16 +288,25 @@ impl App {
         }
     }
 
-    fn save_ui(&mut self, ui: &mut egui::Ui, path: &mut String) -> bool {
+    fn save_ui(&mut self, ui: &mut egui::Ui, path: &mut String, overwrite: &mut bool) -> bool {
         ui.heading("Save project");
         ui.weak(
             "Clip, cut, words, settings and the list of runs. Clips and runs stay where they are.",
         );
         ui.add_space(4.0);
         let mut save = path_field(ui, "Path", path);
+        let file = project_file(path.trim());
+        // The project's own file is there to be written again.
+        let exists = self.project_path.as_ref() != Some(&file)
+            && self.taken.is(ui.ctx(), &file.display().to_string());
+        if exists {
+            overwrite_ui(ui, overwrite);
+        }
         ui.add_space(8.0);
+        let ready = !path.trim().is_empty() && (!exists || *overwrite);
+        save &= ready;
         ui.horizontal(|ui| {
-            let button = accent_button(ui, "Save", !path.trim().is_empty());
+            let button = accent_button(ui, "Save", ready);
             let tip = "Writes the project file under this name.";
             save |= button.on_hover_text(tip).clicked();
             let browse = ui.button("Browse…");
@@ -304,9 +316,7 @@ impl App {
             cancel_ui(ui);
         });
         if save {
-            let mut path = PathBuf::from(path.trim());
-            path.set_extension("toml");
-            self.write_project(path);
+            self.write_project(file, *overwrite);
         }
         !save
     }
@@ -350,8 +360,7 @@ impl App {
         }
         let exists = self.taken.is(ui.ctx(), &form.path);
         if exists {
-            ui.checkbox(&mut form.overwrite, "Replace the file that is there")
-                .on_hover_text("There is a file of this name. Choose another name to keep it.");
+            overwrite_ui(ui, &mut form.overwrite);
         }
         ui.add_space(8.0);
         let ready = format.is_ok() && (!exists || form.overwrite);
@@ -397,71 +406,6 @@ impl App {
         }
         !go
     }
-
-    fn close_ui(&mut self, ui: &mut egui::Ui) -> bool {
-        let training = self.queue.is_going();
-        ui.heading(if training {
-            "A run is going on"
-        } else {
-            "A film is being written"
-        });
-        if self.closing {
-            ui.label("Stopping. The window closes when what must be kept is on disk.");
-            ui.spinner();
-            return true;
-        }
-        ui.label(if training {
-            "Stopping leaves a checkpoint, from which the run can go on later."
-        } else {
-            "Stopping leaves nothing of the film."
-        });
-        ui.add_space(8.0);
-        ui.horizontal(|ui| {
-            let stop = accent_button(ui, "Stop and close", true);
-            let tip = "The window closes as soon as everything has stopped.";
-            if stop.on_hover_text(tip).clicked() {
-                self.closing = true;
-                self.queue.waiting.clear();
-                self.queue.send(job::Command::Stop);
-                if let Some(export) = &mut self.export {
-                    export.cancel();
-                }
-            }
-            let keep = ui.button("Keep it running");
-            if keep.on_hover_text("The window stays open.").clicked() {
-                ui.close();
-            }
-        });
-        true
-    }
-
-    fn unsaved_ui(&mut self, ui: &mut egui::Ui) -> bool {
-        ui.heading("The project has changes");
-        let name = self
-            .project_path
-            .as_deref()
-            .and_then(Path::file_name)
-            .unwrap_or_default()
-            .to_string_lossy();
-        ui.label(format!("{name} does not have them yet."));
-        ui.add_space(8.0);
-        ui.horizontal(|ui| {
-            let save = accent_button(ui, "Save and close", true);
-            let tip = "Writes the project file, then closes the window.";
-            if save.on_hover_text(tip).clicked() {
-                self.save_project(false);
-                self.closing = true;
-            }
-            let leave = ui.button("Close without saving");
-            let tip = "The project file stays as it was.";
-            if leave.on_hover_text(tip).clicked() {
-                self.document = self.saved.clone();
-                self.closing = true;
-            }
-            cancel_ui(ui);
-        });
-        true
-    }
 }
 
 /// Leaves a dialog without doing anything.
@@ -473,6 +417,22 @@ pub(super) fn cancel_ui(ui: &mut egui::Ui) {
     {
         ui.close();
     }
+}
+
+/// Asks whether a file that is there may go.
+fn overwrite_ui(ui: &mut egui::Ui, overwrite: &mut bool) {
+    ui.checkbox(overwrite, "Replace the file that is there")
+        .on_hover_text("There is a file of this name. Choose another name to keep it.");
+}
+
+/// Where a project of a typed name goes. Only an ending of its own is one: what follows a dot in a name belongs to the name.
+fn project_file(typed: &str) -> PathBuf {
+    let path = PathBuf::from(typed);
+    let is_project = |ending: &std::ffi::OsStr| ending.eq_ignore_ascii_case("toml");
+    if typed.is_empty() || path.extension().is_some_and(is_project) {
+        return path;
+    }
+    PathBuf::from(format!("{typed}.toml"))
 }
 
 fn export_fields_ui(ui: &mut egui::Ui, form: &mut ExportForm, format: Option<&ExportFormat>) {
@@ -596,5 +556,23 @@ pub(super) fn show_in_files(notices: &mut Notices, path: &Path) {
         .spawn(move || std::process::Command::new(program).arg(folder).status());
     if started.is_err() {
         notices.say(format!("It is in {name}."), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_keeps_the_name_that_was_typed() {
+        for (typed, file) in [
+            ("/films/dance", "/films/dance.toml"),
+            ("/films/dance.toml", "/films/dance.toml"),
+            ("/films/dance.TOML", "/films/dance.TOML"),
+            ("/films/dance.v2", "/films/dance.v2.toml"),
+            ("", ""),
+        ] {
+            assert_eq!(project_file(typed), PathBuf::from(file));
+        }
     }
 }

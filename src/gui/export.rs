@@ -10,15 +10,29 @@ use super::notices::Action;
 use super::queue::waker;
 use super::task::Task;
 use crate::job::{self, Event, Halt, JobContext, JobHandle, Outcome, Stage};
-use crate::project::{Recipe, RunFolder, RunRecord, free_name};
+use crate::project::{Recipe, RunFolder, RunRecord};
 use crate::report::{Area, Report};
 use crate::train::TransferConfig;
 use crate::video::resample::{Filter, Region, resize};
 use crate::video::{self, Clip, ExportFormat, ExportOptions, Frame, ScaleTo, Upscale};
 
+/// What is written: the sample that was shown when the form was opened, whatever comes after it.
+#[derive(Clone)]
+struct Shown {
+    frames: Arc<[Frame]>,
+    reference: Option<Arc<[Frame]>>,
+    run: Option<PathBuf>,
+    /// The run's own film of the sample, whose recipe is the sample's.
+    film: Option<PathBuf>,
+    prompt: String,
+    seed: Option<u64>,
+    trained_steps: Option<u32>,
+}
+
 /// What the form asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct ExportForm {
+    shown: Shown,
     /// Where the film goes; its ending says the format.
     pub path: String,
     /// 0 to 100.
@@ -63,23 +77,12 @@ impl ExportJob {
     }
 }
 
-/// What the job is given.
-struct Work {
-    frames: Arc<[Frame]>,
-    reference: Option<Arc<[Frame]>>,
-    form: ExportForm,
-    path: PathBuf,
-    run: Option<PathBuf>,
-    /// The run's own film of the sample, whose recipe is the sample's.
-    film: Option<PathBuf>,
-    prompt: String,
-    seed: Option<u64>,
-    trained_steps: Option<u32>,
-}
-
 impl App {
     /// Opens the form, with a name that is not taken.
     pub(super) fn export_dialog(&mut self) {
+        if self.is_exporting() {
+            return;
+        }
         let Some(sample) = self.queue.sample(self.compare.chosen) else {
             self.notices.say(
                 "There is no sample to export yet. Train first, or sample now.",
@@ -100,20 +103,26 @@ impl App {
             .take(60)
             .collect();
         let fps = (sample.fps * 100.0).round() / 100.0;
+        let run = self.queue.run_of(self.compare.chosen);
+        let shown = Shown {
+            frames: Arc::clone(&sample.frames),
+            reference: self.reference_frames(),
+            run: run.and_then(|run| run.folder.clone()),
+            film: sample.film.clone().filter(|_| sample.is_result),
+            prompt: sample.prompt.clone(),
+            seed: sample.seed,
+            trained_steps: (!sample.is_result).then_some(sample.step),
+        };
         let stem = words.split_whitespace().collect::<Vec<_>>().join(" ");
         let ending = if cfg!(feature = "video") {
             "mp4"
         } else {
             "gif"
         };
-        let (folder, name) = (self.settings.folder(), format!("{stem}.{ending}"));
-        let path = folder.join(name);
+        let path = self.suggest_name(self.settings.folder(), stem, ending);
         self.taken.forget();
-        // The name is shown at once; the disk is asked on a thread whether it is taken.
-        self.naming = self
-            .start("free name", move |_| free_name(&folder, &stem, ending))
-            .map(|task| (path.clone(), task));
         self.dialog = Some(Dialog::Export(Box::new(ExportForm {
+            shown,
             path: path.display().to_string(),
             quality: 80,
             fps,
@@ -126,29 +135,27 @@ impl App {
         })));
     }
 
+    /// Whether a film is being written, which is said: the next one has to wait for it.
+    fn is_exporting(&mut self) -> bool {
+        if self.export.is_some() {
+            self.notices.say(
+                "A film is being written. Export the next one when it is done, or cancel it.",
+                None,
+            );
+        }
+        self.export.is_some()
+    }
+
     /// Starts writing.
     pub(super) fn start_export(&mut self, form: ExportForm) {
-        let Some(sample) = self.queue.sample(self.compare.chosen) else {
+        if self.is_exporting() {
             return;
-        };
+        }
         let path = PathBuf::from(&form.path);
-        let run = self.queue.run_of(self.compare.chosen);
-        let beside = self.reference_frames();
-        let work = Work {
-            frames: Arc::clone(&sample.frames),
-            reference: beside.filter(|_| form.side_by_side),
-            path: path.clone(),
-            run: run.and_then(|run| run.folder.clone()),
-            film: sample.film.clone().filter(|_| sample.is_result),
-            prompt: sample.prompt.clone(),
-            seed: sample.seed,
-            trained_steps: (!sample.is_result).then_some(sample.step),
-            form,
-        };
         let ctx = self.ctx.clone();
         let waker = waker(ctx);
         let starting = self.start("start export", move |_| {
-            job::spawn_task("export", waker, move |job| write(job, &work))
+            job::spawn_task("export", waker, move |job| write(job, &form))
         });
         self.export = starting.map(|task| ExportJob {
             starting: Some(task),
@@ -165,23 +172,6 @@ impl App {
         let run = self.queue.run_of(self.compare.chosen);
         let own = run.and_then(|run| run.reference.clone());
         own.or_else(|| self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)))
-    }
-
-    /// Puts the free name into the form, unless another one was typed meanwhile.
-    pub(super) fn tick_naming(&mut self) {
-        let Some((shown, free)) = self
-            .naming
-            .as_ref()
-            .and_then(|(shown, task)| Some((shown.clone(), task.take()?)))
-        else {
-            return;
-        };
-        self.naming = None;
-        if let Some(Dialog::Export(form)) = &mut self.dialog
-            && Path::new(&form.path) == shown
-        {
-            form.path = free.display().to_string();
-        }
     }
 
     /// Reads what the export told.
@@ -237,17 +227,18 @@ impl App {
     }
 }
 
-fn write(job: &mut JobContext, work: &Work) -> Result<(), Halt> {
-    let form = &work.form;
-    let format = ExportFormat::from_path(&work.path)?;
-    let once: Vec<Frame> = match &work.reference {
-        Some(reference) => work
+fn write(job: &mut JobContext, form: &ExportForm) -> Result<(), Halt> {
+    let (shown, path) = (&form.shown, Path::new(&form.path));
+    let format = ExportFormat::from_path(path)?;
+    let beside_it = shown.reference.as_ref().filter(|_| form.side_by_side);
+    let once: Vec<Frame> = match beside_it {
+        Some(reference) => shown
             .frames
             .iter()
             .enumerate()
             .map(|(index, frame)| beside(reference.get(index % reference.len().max(1)), frame))
             .collect(),
-        None => work.frames.to_vec(),
+        None => shown.frames.to_vec(),
     };
     let repeats = form.repeats.max(1) as usize;
     let frames: Vec<Frame> = std::iter::repeat_n(once, repeats).flatten().collect();
@@ -262,12 +253,12 @@ fn write(job: &mut JobContext, work: &Work) -> Result<(), Halt> {
                 Upscale::Smooth
             },
         }),
-        recipe: recipe(work)?,
+        recipe: recipe(form)?,
         overwrite: form.overwrite,
         ..ExportOptions::default()
     };
-    let clip = Clip::from_frames(frames, form.fps, work.prompt.clone());
-    let report = video::export(&clip, &work.path, format, &options, &mut |done, total| {
+    let clip = Clip::from_frames(frames, form.fps, shown.prompt.clone());
+    let report = video::export(&clip, path, format, &options, &mut |done, total| {
         job.progress(Stage::Exporting, done, total);
         match job.poll() {
             ControlFlow::Continue(()) => ControlFlow::Continue(()),
@@ -294,14 +285,15 @@ fn beside(left: Option<&Frame>, right: &Frame) -> Frame {
 }
 
 /// How the film was made: what the run's own film says, or what the run's record says of a sample from its middle.
-fn recipe(work: &Work) -> Result<Option<String>, Halt> {
-    if !work.form.recipe {
+fn recipe(form: &ExportForm) -> Result<Option<String>, Halt> {
+    if !form.recipe {
         return Ok(None);
     }
-    if let Some(text) = work.film.as_deref().and_then(recipe_of) {
+    let shown = &form.shown;
+    if let Some(text) = shown.film.as_deref().and_then(recipe_of) {
         return Ok(Some(text));
     }
-    let Some(run) = &work.run else {
+    let Some(run) = &shown.run else {
         return Ok(None);
     };
     let record: RunRecord<TransferConfig> = RunFolder::look(run)?;
@@ -309,15 +301,15 @@ fn recipe(work: &Work) -> Result<Option<String>, Halt> {
         format: record.format,
         program: record.program,
         subject: Some(record.subject),
-        prompt: work.prompt.clone(),
-        seed: work.seed.unwrap_or(record.settings.seed),
+        prompt: shown.prompt.clone(),
+        seed: shown.seed.unwrap_or(record.settings.seed),
         clip: Some(record.clip),
         more_clips: record.more_clips,
         model_name: record.model.name,
         model_sha256: record.model.weights_sha256,
         loras: Vec::new(),
         tuned_sha256: None,
-        trained_steps: work.trained_steps,
+        trained_steps: shown.trained_steps,
         settings: record.settings,
         changes: record.changes,
     };

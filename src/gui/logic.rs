@@ -11,7 +11,7 @@ use super::dialogs::{Dialog, Pick};
 use super::media::{self, Opened};
 use super::notices::Action;
 use super::player::frame_at;
-use super::task::Task;
+use super::task::{MayFail, Task};
 use super::{layout, panels};
 use crate::job::{self, Until};
 use crate::project::Recipe;
@@ -37,6 +37,7 @@ impl App {
         self.take_picked();
         self.tick_runs(ctx, now);
         self.tick_export();
+        self.tick_lora();
         self.tick_library();
         self.lead_model();
         self.tick_naming();
@@ -173,7 +174,7 @@ impl App {
     }
 
     /// Starts background work; a refusal of the system is a problem like any other.
-    pub(super) fn start<T: Send + 'static>(
+    pub(super) fn start<T: MayFail + Send + 'static>(
         &mut self,
         name: &str,
         work: impl FnOnce(&std::sync::atomic::AtomicBool) -> T + Send + 'static,
@@ -453,7 +454,14 @@ impl App {
         let Some(picking) = self.picking.take() else {
             return;
         };
-        let Some(path) = picked else { return };
+        let path = match picked {
+            Ok(Some(path)) => path,
+            Ok(None) => return,
+            Err(report) => {
+                self.notices.problem(report, None);
+                return;
+            }
+        };
         match picking.wants {
             Pick::Clip => {
                 self.dialog = None;
@@ -465,7 +473,7 @@ impl App {
             Pick::Leading => self.lead_by(path, false),
             Pick::ControlNet => self.document.control.controlnet = Some(path),
             Pick::Project => {
-                if let Some(Dialog::Save { path: typed }) = &mut self.dialog {
+                if let Some(Dialog::Save { path: typed, .. }) = &mut self.dialog {
                     *typed = path.display().to_string();
                 }
             }
@@ -477,30 +485,14 @@ impl App {
         }
     }
 
-    /// A run that goes on and a project with changes are asked about before the window goes.
-    fn tick_close(&mut self, ctx: &egui::Context) {
-        if ctx.input(|input| input.viewport().close_requested()) && !self.closing {
-            let changed = self.project_path.is_some() && self.document != self.saved;
-            let dialog = match (self.is_busy(), changed) {
-                (true, _) => Some(Dialog::Close),
-                (false, true) => Some(Dialog::Unsaved),
-                (false, false) => None,
-            };
-            if dialog.is_some() {
-                ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
-                self.dialog = dialog;
-            }
-        }
-        if self.closing && !self.is_busy() && !self.autosave.is_writing() {
-            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
-        }
-    }
-
     /// Takes the name of what computes, and says once where the instruments do without shaders.
     fn tick_device(&mut self) {
         if let Some(name) = self.device_asked.as_ref().and_then(Task::take) {
             self.device_asked = None;
-            self.device_name = name;
+            match name {
+                Ok(name) => self.device_name = name,
+                Err(report) => self.notices.problem(report, None),
+            }
         }
         let note = self.instruments.note();
         if note != self.drawing_note {

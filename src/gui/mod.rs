@@ -6,6 +6,7 @@
 mod app;
 mod autosave;
 mod clips;
+mod closing;
 pub mod command;
 mod compare;
 mod dialogs;
@@ -28,6 +29,7 @@ mod player;
 mod projects;
 mod queue;
 mod run;
+mod sample;
 mod scoring;
 mod shortcuts;
 mod task;
@@ -44,7 +46,8 @@ use eframe::{egui, egui_wgpu};
 pub use app::{App, Document, Settings};
 pub use library::Shelf;
 pub use queue::Queue;
-pub use run::{Run, Sample};
+pub use run::Run;
+pub use sample::Sample;
 
 use crate::job;
 use crate::library::{Cache, Hub};

@@ -4,8 +4,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eframe::egui;
-
 use crate::job::{Preview, Setting, Until};
 use crate::project::{Control, Recipe, RunFolder, RunRecord};
 use crate::report::Report;
@@ -16,7 +14,7 @@ use super::app::App;
 use super::layout::{self, Pane};
 use super::media;
 use super::notices::Action;
-use super::queue::{KEPT, Queue};
+use super::queue::KEPT;
 use super::run::Run;
 use super::task::Task;
 
@@ -49,15 +47,21 @@ pub struct PastSample {
     pub is_result: bool,
 }
 
-type ReadRun = Task<Result<Past, Report>>;
+/// A run that shall go on.
+struct Asked {
+    folder: PathBuf,
+    task: Task<Result<Past, Report>>,
+    /// How far.
+    until: Until,
+}
 
-/// Runs that are read on a thread.
+/// Runs that are read on threads.
 #[derive(Default)]
 pub struct Reading {
-    /// One that was asked for, and how far to go on with it.
-    one: Option<(ReadRun, Option<Until>)>,
+    /// Those that shall go on.
+    asked: Vec<Asked>,
     /// Those of a project.
-    all: Option<Task<Vec<Past>>>,
+    all: Option<Task<Result<Vec<Past>, Report>>>,
 }
 
 /// Reads a run. A sample that cannot be read is left out: the others are worth seeing.
@@ -185,28 +189,43 @@ fn step_of(path: &Path) -> Option<u32> {
     rest.split(' ').next()?.parse().ok()
 }
 
-impl Queue {
-    /// Puts a run of an earlier day among the others, or gives the place it has already.
-    fn take_past(&mut self, ctx: &egui::Context, past: Past) -> usize {
-        if let Some(place) = self.place_of(&past.folder) {
+impl App {
+    /// Puts a run of an earlier day among the others, or gives the place it has already. What is shown stays what it is,
+    /// unless it has to make room.
+    fn take_past(&mut self, past: Past) -> usize {
+        let queue = &mut self.queue;
+        if let Some(place) = queue.place_of(&past.folder) {
             return place;
         }
         // The last one may be going on, and stays the last.
-        if self.runs.len() >= KEPT {
-            self.runs.remove(0);
-        }
-        let going = self.current().is_some_and(Run::is_going);
-        let place = self.runs.len() - usize::from(going);
-        self.runs.insert(place, Run::of_past(ctx, past));
+        let gone = usize::from(queue.runs.len() >= KEPT);
+        queue.runs.drain(..gone);
+        let going = queue.current().is_some_and(Run::is_going);
+        let place = queue.runs.len() - usize::from(going);
+        queue.runs.insert(place, Run::of_past(&self.ctx, past));
+        let now = |before: usize| {
+            let kept = before.checked_sub(gone)?;
+            Some(kept + usize::from(kept >= place))
+        };
+        self.run_view.moved(now);
+        self.compare.moved(now);
         place
     }
-}
 
-impl App {
-    /// Reads a run of an earlier day.
-    pub(super) fn read_run(&mut self, folder: PathBuf, resume: Option<Until>) {
-        let task = self.start("read run", move |stop| read(&folder, stop));
-        self.queue.reading.one = task.map(|task| (task, resume));
+    /// Reads a run of an earlier day, to go on with it.
+    pub(super) fn read_run(&mut self, folder: PathBuf, until: Until) {
+        let wanted = folder.clone();
+        let Some(task) = self.start("read run", move |stop| read(&wanted, stop)) else {
+            return;
+        };
+        let asked = &mut self.queue.reading.asked;
+        // Who asks twice means it once.
+        asked.retain(|asked| asked.folder != folder);
+        asked.push(Asked {
+            folder,
+            task,
+            until,
+        });
     }
 
     /// Reads the runs of a project, the newest ones.
@@ -216,16 +235,18 @@ impl App {
             self.compare.choose(None);
             self.run_view.follow();
         }
+        // Those of the project before are no longer waited for.
+        self.queue.reading.all = None;
         if !folders.is_empty() {
             self.queue.reading.all =
-                self.start("read runs", move |stop| read_all(&folders, KEPT, stop));
+                self.start("read runs", move |stop| Ok(read_all(&folders, KEPT, stop)));
         }
     }
 
     /// Shows a run that was read.
     pub(super) fn show_past(&mut self, past: Past) {
         let (folder, is_finished) = (past.folder.clone(), past.is_finished);
-        let place = self.queue.take_past(&self.ctx.clone(), past);
+        let place = self.take_past(past);
         self.choose_run(place);
         layout::show(&mut self.tree, Pane::Run);
         let Some(run) = self.queue.runs.get(place) else {
@@ -276,38 +297,48 @@ impl App {
         self.settle_inverted_clip();
     }
 
+    /// Goes on with a run that was read.
+    fn take_asked(&mut self, past: Past, asked: &Asked) {
+        // One that cannot be read stays in the list: the disk may be back later.
+        self.queue.unfinished.retain(|run| *run != asked.folder);
+        let folder = past.folder.clone();
+        let place = self.take_past(past);
+        self.choose_run(place);
+        self.use_run(&folder);
+        self.resume_known(folder, asked.until);
+    }
+
     /// Takes runs that were read.
     pub(super) fn take_past_runs(&mut self) {
-        let reading = &mut self.queue.reading;
-        if let Some((read, resume)) = reading
-            .one
-            .as_ref()
-            .and_then(|(task, resume)| Some((task.take()?, *resume)))
-        {
-            reading.one = None;
-            match (read, resume) {
-                (Ok(past), Some(until)) => {
-                    let folder = past.folder.clone();
-                    let place = self.queue.take_past(&self.ctx.clone(), past);
-                    self.choose_run(place);
-                    self.use_run(&folder);
-                    self.resume_known(folder, until);
-                }
-                (Ok(past), None) => self.show_past(past),
-                (Err(report), _) => self.notices.problem(report, None),
+        let mut waiting = Vec::new();
+        for asked in std::mem::take(&mut self.queue.reading.asked) {
+            match asked.task.take() {
+                Some(Ok(past)) => self.take_asked(past, &asked),
+                Some(Err(report)) => self.notices.problem(report, None),
+                None => waiting.push(asked),
             }
         }
+        self.queue.reading.asked.extend(waiting);
         let Some(read) = self.queue.reading.all.as_ref().and_then(Task::take) else {
             return;
         };
         self.queue.reading.all = None;
-        let ctx = self.ctx.clone();
+        let read = match read {
+            Ok(read) => read,
+            Err(report) => {
+                self.notices.problem(report, None);
+                return;
+            }
+        };
         let mut newest = None;
         for past in read {
-            newest = Some(self.queue.take_past(&ctx, past));
+            newest = Some(self.take_past(past));
         }
-        if let Some(place) = newest.filter(|_| !self.queue.is_going()) {
-            self.choose_run(place);
+        match newest {
+            Some(place) if !self.queue.is_going() => self.choose_run(place),
+            // The newest sample may be one of theirs, or the chosen one may have gone.
+            Some(_) => self.show_sample(),
+            None => {}
         }
     }
 }

@@ -10,7 +10,8 @@ use super::app::{App, Source};
 use super::layout::{self, Pane};
 use super::notices::Action;
 use super::past::Reading;
-use super::run::{Run, Said, Sample};
+use super::run::{Run, Said};
+use super::sample::Sample;
 use super::task::Task;
 use crate::job::{
     self, Command, DeviceChoice, JobHandle, Outcome, Request, ResultRequest, ResumeRequest,
@@ -18,6 +19,7 @@ use crate::job::{
 };
 use crate::project::{LiveSettings, MoreClip, RunFolder, free_name};
 use crate::report::{Area, Report};
+use crate::video::Frame;
 
 /// Seconds an event may wait to be drawn.
 const WAKE_SECS: f32 = 0.1;
@@ -35,6 +37,15 @@ pub struct Waiting {
     /// What it is called.
     pub title: String,
     request: Request,
+    told: Told,
+}
+
+/// What the panel said when a job was asked for. Until the job begins it may say something else.
+struct Told {
+    /// The clip as the model sees it.
+    reference: Option<Arc<[Frame]>>,
+    /// What decides how long a step takes.
+    kind: String,
 }
 
 impl Waiting {
@@ -56,6 +67,7 @@ struct Starting {
     /// The run that goes on.
     run: Option<PathBuf>,
     is_sampling: bool,
+    told: Told,
     task: Task<std::io::Result<JobHandle>>,
 }
 
@@ -69,7 +81,7 @@ pub struct Queue {
     /// Runs of earlier days that can go on.
     pub unfinished: Vec<PathBuf>,
     starting: Option<Starting>,
-    looking: Option<Task<Vec<PathBuf>>>,
+    looking: Option<Task<Result<Vec<PathBuf>, Report>>>,
     /// Runs of earlier days that are read.
     pub(super) reading: Reading,
 }
@@ -131,7 +143,7 @@ impl Queue {
     pub fn look_for_unfinished(&mut self, ctx: &egui::Context, runs_dir: &Path) {
         let folder = runs_dir.to_owned();
         self.looking = Task::start("unfinished runs", ctx, move |_| {
-            RunFolder::unfinished(&folder)
+            Ok(RunFolder::unfinished(&folder))
         })
         .ok();
     }
@@ -169,12 +181,12 @@ impl App {
     /// Goes on with a run, or trains a finished one further. One of an earlier day is read first: its numbers and samples are
     /// worth seeing, and the panel takes its settings, so that what is shown is what is trained.
     pub(super) fn resume(&mut self, run: PathBuf, until: Until) {
-        self.queue.unfinished.retain(|known| *known != run);
         if self.queue.place_of(&run).is_some() {
+            self.queue.unfinished.retain(|known| *known != run);
             self.use_run(&run);
             self.resume_known(run, until);
         } else {
-            self.read_run(run, Some(until));
+            self.read_run(run, until);
         }
     }
 
@@ -285,14 +297,23 @@ impl App {
     }
 
     pub(super) fn enqueue(&mut self, title: String, request: Request) {
+        let told = Told {
+            reference: self.cut.as_ref().map(|cut| Arc::clone(&cut.frames)),
+            kind: super::estimate::key(&self.document, self.model.as_ref()),
+        };
+        let next = Waiting {
+            title,
+            request,
+            told,
+        };
         if self.queue.is_going() {
             self.notices.say(
-                format!("\"{title}\" waits for the run that is going on."),
+                format!("\"{}\" waits for the run that is going on.", next.title),
                 None,
             );
-            self.queue.waiting.push_back(Waiting { title, request });
+            self.queue.waiting.push_back(next);
         } else {
-            self.start_job(Waiting { title, request });
+            self.start_job(next);
         }
     }
 
@@ -303,7 +324,11 @@ impl App {
         let waker = waker(ctx);
         let run = next.run().map(Path::to_owned);
         let is_sampling = matches!(next.request, Request::Sample(_));
-        let Waiting { title, mut request } = next;
+        let Waiting {
+            title,
+            mut request,
+            told,
+        } = next;
         let task = self.start("start job", move |_| {
             match &mut request {
                 Request::Train(train) => place_run(&runs_dir, train)?,
@@ -320,6 +345,7 @@ impl App {
             title,
             run,
             is_sampling,
+            told,
             task,
         });
     }
@@ -328,12 +354,10 @@ impl App {
     pub(super) fn tick_runs(&mut self, ctx: &egui::Context, now: f64) {
         if let Some(found) = self.queue.looking.as_ref().and_then(Task::take) {
             self.queue.looking = None;
-            if let Some(newest) = found.first() {
-                let name = newest.file_name().unwrap_or_default().to_string_lossy();
-                let text = format!("The run \"{name}\" was not finished.");
-                self.notices.say(text, Some(Action::Resume(newest.clone())));
+            match found {
+                Ok(found) => self.offer_unfinished(found),
+                Err(report) => self.notices.problem(report, None),
             }
-            self.queue.unfinished = found;
         }
         self.take_past_runs();
         let started = self.queue.starting.as_ref().and_then(|s| s.task.take());
@@ -341,12 +365,14 @@ impl App {
             && let Some(starting) = self.queue.starting.take()
         {
             match started {
-                Ok(handle) => self.begin_run(&starting, handle, now),
+                Ok(handle) => self.begin_run(starting, handle, now),
                 Err(error) => self.notices.failed("The run could not be started", &error),
             }
         }
         for run in &mut self.queue.runs {
-            run.poll_samples(ctx);
+            for report in run.poll_samples(ctx) {
+                self.notices.problem(report, None);
+            }
         }
         let said = match self.queue.runs.last_mut() {
             Some(run) => run.poll(ctx, now),
@@ -363,7 +389,16 @@ impl App {
         }
     }
 
-    fn begin_run(&mut self, starting: &Starting, handle: JobHandle, now: f64) {
+    fn offer_unfinished(&mut self, found: Vec<PathBuf>) {
+        if let Some(newest) = found.first() {
+            let name = newest.file_name().unwrap_or_default().to_string_lossy();
+            let text = format!("The run \"{name}\" was not finished.");
+            self.notices.say(text, Some(Action::Resume(newest.clone())));
+        }
+        self.queue.unfinished = found;
+    }
+
+    fn begin_run(&mut self, starting: Starting, handle: JobHandle, now: f64) {
         let title = &starting.title;
         let known = starting.run.as_ref();
         match known.and_then(|folder| self.queue.place_of(folder)) {
@@ -385,9 +420,14 @@ impl App {
                 self.notices.log(format!("The run for \"{title}\" begins."));
                 let mut run = Run::new(title.clone(), handle, now);
                 run.is_sampling = starting.is_sampling;
-                run.reference = self.cut.as_ref().map(|cut| Arc::clone(&cut.frames));
+                run.reference = starting.told.reference;
+                run.kind = starting.told.kind;
                 self.queue.runs.push(run);
             }
+        }
+        // The window was told to close before there was a run that could be stopped.
+        if self.closing {
+            self.queue.send(Command::Stop);
         }
         self.compare.choose(None);
         self.run_view.follow();
@@ -424,7 +464,7 @@ impl App {
     }
 
     fn run_over(&mut self) {
-        let Some(run) = self.queue.runs.last() else {
+        let Some(run) = self.queue.runs.last_mut() else {
             return;
         };
         // A run that went on did only some of its steps now, and a sample none.
@@ -434,7 +474,7 @@ impl App {
             let took = run.took_secs.unwrap_or_default();
             let rest = (took - secs * f64::from(run.step())).max(0.0);
             self.settings.pace.learn(
-                &super::estimate::key(&self.document, self.model.as_ref()),
+                &run.kind,
                 secs,
                 done.then_some(rest),
                 self.memory.peak_mib(),
@@ -457,6 +497,7 @@ impl App {
             ),
             _ => {}
         }
+        run.end_told();
     }
 
     /// Hands the shown sample to the instruments.

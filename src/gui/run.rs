@@ -4,110 +4,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use eframe::egui::{self, ColorImage, TextureHandle};
+use eframe::egui;
 
-use super::media::image_of;
 use super::past::{self, Past};
-use super::task::Task;
-use crate::job::{Command, Event, JobHandle, Outcome, Preview, Setting, Stage, StopReason};
+use super::sample::Sample;
+use crate::job::{Command, Event, JobHandle, Outcome, Setting, Stage, StopReason};
 use crate::methods::Method;
 use crate::project::{LiveSettings, RunRecord};
 use crate::report::Report;
 use crate::train::{StepStats, TransferConfig};
 use crate::video::Frame;
-use crate::video::resample::{Filter, Region, resize};
 
 /// Events read in one frame of the window; the others wait for the next one.
 const EVENTS_A_FRAME: usize = 200;
-/// Height of a sample's small pictures, in pixels.
-const THUMB_HEIGHT: u32 = 96;
-/// Width of all of them together: what every graphics card takes as one texture.
-const STRIP_WIDTH: u32 = 4096;
 /// Seconds between two changes of the same setting that are sent while a slider is dragged.
 const LIVE_SECS: f64 = 0.15;
-
-/// A film that the model painted.
-pub struct Sample {
-    /// Training steps done.
-    pub step: u32,
-    /// Its words.
-    pub prompt: String,
-    /// Its pictures.
-    pub frames: Arc<[Frame]>,
-    /// Frames per second.
-    pub fps: f64,
-    /// Whether it is what the run was for, not a look in between.
-    pub is_result: bool,
-    /// The run's own film of it.
-    pub film: Option<PathBuf>,
-    /// Seed of its noise, where that is known.
-    pub seed: Option<u64>,
-    strip: Option<Task<ColorImage>>,
-    /// All pictures side by side, small.
-    pub texture: Option<TextureHandle>,
-}
-
-impl Sample {
-    fn new(ctx: &egui::Context, preview: Preview, is_result: bool) -> Self {
-        let frames: Arc<[Frame]> = preview.frames.into();
-        let pictures = Arc::clone(&frames);
-        let strip = Task::start("sample strip", ctx, move |_| strip_of(&pictures)).ok();
-        Self {
-            step: preview.step,
-            prompt: preview.prompt,
-            frames,
-            fps: preview.fps,
-            is_result,
-            film: None,
-            seed: None,
-            strip,
-            texture: None,
-        }
-    }
-
-    /// Uploads the strip once it is made.
-    fn poll(&mut self, ctx: &egui::Context) {
-        if let Some(image) = self.strip.as_ref().and_then(Task::take) {
-            self.texture =
-                Some(ctx.load_texture("sample strip", image, egui::TextureOptions::LINEAR));
-            self.strip = None;
-        }
-    }
-
-    /// Width to height of its pictures.
-    #[must_use]
-    pub fn aspect(&self) -> f32 {
-        self.frames
-            .first()
-            .map_or(1.0, |frame| frame.width as f32 / frame.height.max(1) as f32)
-    }
-}
-
-/// All frames side by side.
-fn strip_of(frames: &[Frame]) -> ColorImage {
-    let room = STRIP_WIDTH / u32::try_from(frames.len()).unwrap_or(u32::MAX).max(1);
-    let small: Vec<Frame> = frames
-        .iter()
-        .map(|frame| {
-            let height = THUMB_HEIGHT.min(room * frame.height / frame.width.max(1));
-            if frame.height <= height {
-                return frame.clone();
-            }
-            let (width, height) = (frame.width * height / frame.height, height.max(1));
-            let all = Region::of(frame);
-            resize(frame, all, width.max(1), height, Filter::Triangle)
-        })
-        .collect();
-    let height = small.first().map_or(1, |frame| frame.height);
-    let width: u32 = small.iter().map(|frame| frame.width).sum();
-    let mut sheet = Frame::filled(width.max(1), height.max(1), [0; 3]);
-    let mut left = 0;
-    for frame in &small {
-        crate::motion::picture::on_canvas(&mut sheet, frame, left, 0);
-        left += frame.width as usize;
-    }
-    image_of(&sheet)
-}
 
 /// A setting that changed on the way, for the plots.
 #[derive(Clone, Debug)]
@@ -174,7 +85,7 @@ pub struct Run {
     pub gradients: BTreeMap<String, f64>,
     /// Settings that changed on the way.
     pub marks: Vec<Mark>,
-    /// The clip as the run's model sees it; none for a run of an earlier day.
+    /// The clip as the run's model saw it when the run was asked for; none for a run of an earlier day.
     pub reference: Option<Arc<[Frame]>>,
     /// What its folder says, for a run of an earlier day.
     pub record: Option<Box<RunRecord<TransferConfig>>>,
@@ -184,6 +95,10 @@ pub struct Run {
     pub film: Option<PathBuf>,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// How the training had ended before a sample began: the sample does not change that.
+    trained: Option<Outcome>,
+    /// What decides how long its steps take, see `estimate.rs`.
+    pub kind: String,
     /// Whether a stop was asked for.
     pub stopping: bool,
     /// Whether it was taken up again: its time is not that of a whole run.
@@ -243,6 +158,8 @@ impl Run {
             samples: Vec::new(),
             film: None,
             outcome: None,
+            trained: None,
+            kind: String::new(),
             stopping: false,
             went_on: false,
             is_sampling: false,
@@ -300,10 +217,20 @@ impl Run {
             // From now on the panel says what its settings are.
             self.record = None;
         }
-        (self.outcome, self.stage) = (None, None);
+        let ended = self.outcome.take();
+        self.trained = ended.filter(|_| is_sampling);
+        self.stage = None;
         (self.stopping, self.paused, self.pausing) = (false, false, false);
         self.started_at = now_secs;
         self.pace.last_at = None;
+    }
+
+    /// Its end has been told: where that was a sample's, the run is again what it was before.
+    pub fn end_told(&mut self) {
+        if let Some(trained) = self.trained.take() {
+            self.outcome = Some(trained);
+            self.stopping = false;
+        }
     }
 
     /// Whether there is something to sample from, as far as that is known here.
@@ -397,10 +324,10 @@ impl Run {
     }
 
     /// Uploads small pictures that are ready.
-    pub fn poll_samples(&mut self, ctx: &egui::Context) {
-        for sample in &mut self.samples {
-            sample.poll(ctx);
-        }
+    /// Gives why others cannot be.
+    pub fn poll_samples(&mut self, ctx: &egui::Context) -> Vec<Report> {
+        let samples = self.samples.iter_mut();
+        samples.filter_map(|sample| sample.poll(ctx)).collect()
     }
 
     /// Reads what the job told since the last time.
@@ -612,6 +539,7 @@ pub fn stage_name(stage: Stage) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{self, Halt};
 
     /// A pause waits for the step that is going on, and the window says so.
     #[test]
@@ -630,5 +558,35 @@ mod tests {
         run.outcome = Some(Outcome::Completed);
         run.took_secs = Some(75.0);
         assert!(run.status().starts_with("Done in 1"), "{}", run.status());
+    }
+
+    /// A sample that is stopped leaves a finished run finished, and one that succeeds a stopped run stopped.
+    #[test]
+    fn a_sample_does_not_change_how_the_training_ended() {
+        let stopped = Outcome::Cancelled {
+            reason: StopReason::Asked,
+        };
+        for (trained, sampled) in [
+            (Outcome::Completed, stopped.clone()),
+            (stopped, Outcome::Completed),
+        ] {
+            let completes = sampled == Outcome::Completed;
+            let job = job::spawn_task("sample", Arc::new(|| {}), move |_| match completes {
+                true => Ok(()),
+                false => Err(Halt::Stopped),
+            });
+            let mut run = Run::idle("a bear".to_owned());
+            run.outcome = Some(trained.clone());
+            run.go_on(job.unwrap(), true, 0.0);
+            assert!(run.is_going() && !run.is_training());
+            let ctx = egui::Context::default();
+            while run.is_going() {
+                run.poll(&ctx, 1.0);
+                std::thread::yield_now();
+            }
+            assert_eq!(run.outcome, Some(sampled), "what is told");
+            run.end_told();
+            assert_eq!(run.outcome, Some(trained), "what the run is");
+        }
     }
 }

@@ -1,11 +1,38 @@
 //! Work off the interface's thread: one named thread a task, whose result is taken when it is there.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Receiver, bounded};
 use eframe::egui;
+
+use crate::report::Report;
+
+/// What a task gives. A mistake of the program ends the work as well, and whoever takes the result is told of it as of any
+/// other failure, so that nobody waits for ever.
+pub trait MayFail {
+    /// The work failed.
+    fn failed(report: Report) -> Self;
+}
+
+impl<T> MayFail for Result<T, Report> {
+    fn failed(report: Report) -> Self {
+        Err(report)
+    }
+}
+
+impl<T> MayFail for std::io::Result<T> {
+    fn failed(report: Report) -> Self {
+        // The headline and the advice are those of whoever takes it.
+        let Report {
+            headline, cause, ..
+        } = report;
+        let told: Vec<String> = std::iter::once(headline).chain(cause).collect();
+        Err(std::io::Error::other(told.join(": ")))
+    }
+}
 
 /// Work under way. Dropping it asks the work to stop, and its result is never seen.
 #[derive(Debug)]
@@ -14,7 +41,7 @@ pub struct Task<T> {
     stop: Arc<AtomicBool>,
 }
 
-impl<T: Send + 'static> Task<T> {
+impl<T: MayFail + Send + 'static> Task<T> {
     /// Starts work on a thread of its own; the window is woken when it is done. The work is handed a flag that tells it
     /// to stop.
     ///
@@ -29,11 +56,14 @@ impl<T: Send + 'static> Task<T> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let ctx = ctx.clone();
+        let headline = format!("The program made a mistake in the background (\"{name}\")");
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 lower_priority();
-                let done = work(&flag);
+                let done = catch_unwind(AssertUnwindSafe(|| work(&flag)));
+                let done = done
+                    .unwrap_or_else(|panic| T::failed(Report::of_panic(headline, panic.as_ref())));
                 // Nobody waits for it any more when the task was replaced.
                 sender.send(done).ok();
                 ctx.request_repaint();
@@ -45,6 +75,12 @@ impl<T: Send + 'static> Task<T> {
     #[must_use]
     pub fn take(&self) -> Option<T> {
         self.result.try_recv().ok()
+    }
+
+    /// Waits for the result; none where it was taken already. For the end of the program, when nothing is drawn any more.
+    #[must_use]
+    pub fn wait(&self) -> Option<T> {
+        self.result.recv().ok()
     }
 }
 
@@ -83,3 +119,28 @@ pub fn lower_priority() {
 /// Elsewhere the system's scheduler is trusted to keep the window in front.
 #[cfg(not(target_os = "linux"))]
 pub fn lower_priority() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The work panics.
+    fn mistaken<T: MayFail + Send + 'static>() -> T {
+        let ctx = egui::Context::default();
+        let task = Task::<T>::start("sums", &ctx, |_| panic!("one and one is three")).unwrap();
+        task.wait().expect("a result of work that failed")
+    }
+
+    #[test]
+    fn a_mistake_of_the_program_is_a_failure_like_any_other() {
+        let report = mistaken::<Result<(), Report>>().unwrap_err();
+        assert!(report.headline.contains("\"sums\""), "{report}");
+        assert_eq!(report.cause, ["one and one is three"]);
+        assert!(!report.what_to_do.is_empty());
+        let error = mistaken::<std::io::Result<()>>().unwrap_err().to_string();
+        assert!(
+            error.contains("\"sums\"") && error.contains("one and one is three"),
+            "{error}"
+        );
+    }
+}

@@ -8,13 +8,21 @@ use super::app::App;
 use super::dialogs::{Dialog, accent_button};
 use super::notices::Action;
 use super::queue::RESULT;
+use super::task::Task;
 use crate::job::{
-    BUILTIN, DeviceChoice, LoraExport, LoraNames, LoraRequest, LoraShare, Request, ResultRequest,
-    SampleRequest, SamplingChanges, WeightsAbout, export_lora,
+    BUILTIN, DeviceChoice, LoraExport, LoraNames, LoraRequest, LoraShare, LoraWritten, Request,
+    ResultRequest, SampleRequest, SamplingChanges, WeightsAbout, export_lora,
 };
+use crate::report::Report;
 
 /// Strengths that can be set; 1 is what the weights were trained for.
 const STRENGTHS: std::ops::RangeInclusive<f64> = 0.0..=2.0;
+
+/// A run's motion on its way into a file for other programs.
+pub(super) struct SavingLora {
+    to: PathBuf,
+    task: Task<Result<LoraWritten, Report>>,
+}
 
 impl App {
     /// Says what a file of trained weights is, and offers a sample with it.
@@ -31,15 +39,29 @@ impl App {
 
     /// Writes the motion's adapters of a run as a LoRA, into its folder.
     pub(super) fn save_lora(&mut self, run: &Path) {
+        if self.saving_lora.is_some() {
+            return;
+        }
         let to = run.join("final").join("lora.safetensors");
-        let written = export_lora(&LoraExport {
+        let export = LoraExport {
             source: run.to_owned(),
             to: to.clone(),
             names: LoraNames::Diffusers,
             share: LoraShare::Motion,
             clip: 1,
             overwrite: true,
-        });
+        };
+        let task = self.start("LoRA file", move |_| export_lora(&export));
+        self.saving_lora = task.map(|task| SavingLora { to, task });
+    }
+
+    /// Says where the LoRA is.
+    pub(super) fn tick_lora(&mut self) {
+        let written = self.saving_lora.as_ref().and_then(|s| s.task.take());
+        let Some(written) = written else { return };
+        let Some(SavingLora { to, .. }) = self.saving_lora.take() else {
+            return;
+        };
         match written {
             Ok(written) => {
                 let text = format!(
@@ -48,7 +70,10 @@ impl App {
                 );
                 self.notices.say(text, Some(Action::ShowFile(to)));
             }
-            Err(report) => self.notices.problem(report, None),
+            Err(report) => {
+                self.notices.problem(report, None);
+                self.stay_open();
+            }
         }
     }
 

@@ -27,7 +27,6 @@ mod suite;
 mod training;
 mod work;
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -57,7 +56,7 @@ pub use request::{
 pub use sampling::{GUIDANCE, SAMPLING_STEPS};
 pub use saved::WeightsAbout;
 
-use crate::report::{Area, Report};
+use crate::report::Report;
 use crate::video::Frame;
 
 /// Called after each event, so that a window can wake up. Tests count the calls.
@@ -204,7 +203,10 @@ pub fn spawn_task(
                     reason: context.stop.unwrap_or(StopReason::Asked),
                 },
                 Ok(Err(Halt::Failed(report))) => Outcome::Failed(report),
-                Err(panic) => Outcome::Failed(panic_report(panic.as_ref())),
+                Err(panic) => Outcome::Failed(Report::of_panic(
+                    "The program made a mistake and stopped this job",
+                    panic.as_ref(),
+                )),
             };
             context.refuse_leftovers();
             context.emit(Event::Finished(outcome));
@@ -216,15 +218,4 @@ pub fn spawn_task(
         preview,
         thread: Some(thread),
     })
-}
-
-fn panic_report(panic: &(dyn Any + Send)) -> Report {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    Report::new(Area::Run, "The program made a mistake and stopped this job")
-        .because(text)
-        .advise("Files already written are whole; please report this with the line above.")
 }

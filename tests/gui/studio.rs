@@ -171,6 +171,8 @@ impl Studio {
             self.harness.step();
             std::thread::sleep(Duration::from_millis(5));
         }
+        // A toast lies where the size of the frame before put it: what has just arrived is not yet where it stays.
+        self.harness.run_steps(3);
     }
 
     #[track_caller]
@@ -231,6 +233,17 @@ impl Studio {
         let commands = self.commands();
         self.harness.run_steps(3);
         commands
+    }
+
+    /// Draws frames until the window closes.
+    #[track_caller]
+    pub fn wait_for_close(&mut self) {
+        let begun = Instant::now();
+        while !self.commands().contains(&egui::ViewportCommand::Close) {
+            assert!(begun.elapsed() < PATIENCE, "the window stays open");
+            self.harness.step();
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What the window asked of the desktop in the last frame.

@@ -224,6 +224,8 @@ impl App {
             .runs
             .get(self.run_view.index(self.queue.runs.len()));
         match command {
+            // One film after the other.
+            Command::Export if self.export.is_some() => false,
             Command::Undo => self.history.can_undo(),
             Command::Redo => self.history.can_redo(),
             Command::Export => self.queue.sample(self.compare.chosen).is_some(),

@@ -9,7 +9,8 @@ use crate::gui::app::App;
 use crate::gui::command::Command;
 use crate::gui::dialogs::Dialog;
 use crate::gui::player::length;
-use crate::gui::run::{Run, Sample};
+use crate::gui::run::Run;
+use crate::gui::sample::Sample;
 use crate::gui::theme;
 use crate::job::{Outcome, Until};
 
@@ -79,6 +80,12 @@ impl RunView {
     /// Shows one run until another one begins.
     pub fn choose(&mut self, place: usize) {
         self.chosen = Some(place);
+        self.map = None;
+    }
+
+    /// The runs have moved: says where the one of a place is now; none is gone.
+    pub fn moved(&mut self, to: impl Fn(usize) -> Option<usize>) {
+        self.chosen = self.chosen.and_then(to);
         self.map = None;
     }
 
@@ -254,7 +261,9 @@ fn buttons_ui(app: &mut App, ui: &mut egui::Ui) {
             app.dialog = Some(Dialog::further(folder.clone(), steps));
         }
         let tip = "Writes what it learnt of the motion as a LoRA into the run's folder, for diffusers and other programs.";
-        if has_adapters && ui.button("LoRA file").on_hover_text(tip).clicked() {
+        let can_save = app.saving_lora.is_none();
+        let save = has_adapters.then(|| ui.add_enabled(can_save, egui::Button::new("LoRA file")));
+        if save.is_some_and(|save| save.on_hover_text(tip).clicked()) {
             app.save_lora(&folder);
         }
     }

@@ -327,7 +327,7 @@ fn go_ui(app: &mut App, ui: &mut egui::Ui) {
                 running_buttons_ui(app, ui);
             } else {
                 let ready = app.can(Command::Train);
-                let exportable = app.can(Command::Export);
+                let exportable = app.queue.sample(app.compare.chosen).is_some();
                 let train = if exportable {
                     ui.add_enabled(ready, egui::Button::new("Train again"))
                 } else {
@@ -340,7 +340,7 @@ fn go_ui(app: &mut App, ui: &mut egui::Ui) {
                     app.obey(Command::Train);
                 }
                 if exportable
-                    && accent_button(ui, "Export…", app.export.is_none())
+                    && accent_button(ui, "Export…", app.can(Command::Export))
                         .on_hover_text(Command::Export.hover_text(ui.ctx()))
                         .clicked()
                 {
