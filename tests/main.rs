@@ -41,6 +41,7 @@ mod models;
 mod nn;
 mod parity;
 mod precision;
+mod replay;
 mod schedulers;
 #[cfg(feature = "gui")]
 mod shaders;

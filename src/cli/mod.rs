@@ -25,6 +25,7 @@ mod models;
 #[cfg(feature = "gui")]
 mod open;
 mod progress;
+mod replay;
 mod resume;
 mod sample;
 mod train;
@@ -81,6 +82,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Go on with a run that was stopped, or train one further
     Resume(resume::ResumeArgs),
+    /// Make a film again from what it says of itself, and its clip; tells whether the weights are the same to the bit
+    Replay(replay::ReplayArgs),
     /// Make a film from a run, from a model as it is, or from a model with trained weights put on it
     Sample(sample::SampleArgs),
     /// Write the adapters of a run for other programs, or look into a LoRA of theirs
@@ -118,6 +121,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Transfer(args) => transfer::run(&args, flags),
         Command::Train(args) => train::run(&args, flags),
         Command::Resume(args) => resume::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Lora(args) => lora::run(&args),
         Command::Inspect(args) => inspect_command::run(&args),

@@ -297,22 +297,9 @@ fn recipe(form: &ExportForm) -> Result<Option<String>, Halt> {
         return Ok(None);
     };
     let record: RunRecord<TransferConfig> = RunFolder::look(run)?;
-    let recipe = Recipe {
-        format: record.format,
-        program: record.program,
-        subject: Some(record.subject),
-        prompt: shown.prompt.clone(),
-        seed: shown.seed.unwrap_or(record.settings.seed),
-        clip: Some(record.clip),
-        more_clips: record.more_clips,
-        model_name: record.model.name,
-        model_sha256: record.model.weights_sha256,
-        loras: Vec::new(),
-        tuned_sha256: None,
-        trained_steps: shown.trained_steps,
-        settings: record.settings,
-        changes: record.changes,
-    };
+    let seed = shown.seed.unwrap_or(record.settings.seed);
+    let mut recipe = Recipe::of_run(record, shown.prompt.clone(), seed);
+    recipe.trained_steps = shown.trained_steps;
     serde_json::to_string(&recipe).map(Some).map_err(|error| {
         Halt::Failed(Report::new(Area::Run, "The recipe could not be written").because_of(&error))
     })

@@ -52,7 +52,7 @@ impl Waiting {
     /// The run that the job works in, where there is one already.
     fn run(&self) -> Option<&Path> {
         match &self.request {
-            Request::Train(_) => None,
+            Request::Train(_) | Request::Replay(_) => None,
             Request::Resume(request) => Some(&request.run),
             Request::Sample(request) => Some(&request.source),
             // Asked for on the command line only.
@@ -337,7 +337,7 @@ impl App {
                 Request::Sample(sample) => {
                     sample.result.output = Some(free_result(&sample.source));
                 }
-                Request::Evaluate(_) | Request::Suite(_) => {}
+                Request::Replay(_) | Request::Evaluate(_) | Request::Suite(_) => {}
             }
             job::spawn(request, waker)
         });

@@ -125,23 +125,16 @@ fn shortened(text: &str) -> &str {
 }
 
 fn recipe_text(session: &Session, tuned_sha256: Option<String>, prompt: &str) -> String {
-    let record = &session.record;
-    let recipe = Recipe {
-        format: record.format,
-        program: record.program.clone(),
-        subject: (!record.subject.is_empty()).then(|| record.subject.clone()),
-        prompt: prompt.to_owned(),
-        seed: record.settings.seed,
-        clip: (record.clip.frames > 0 && tuned_sha256.is_some()).then(|| record.clip.clone()),
-        more_clips: record.more_clips.clone(),
-        model_name: record.model.name.clone(),
-        model_sha256: record.model.weights_sha256.clone(),
-        tuned_sha256,
-        loras: session.loras.clone(),
-        trained_steps: None,
-        settings: record.settings.clone(),
-        changes: record.changes.clone(),
-    };
+    let record = session.record.clone();
+    let has_clip = record.clip.frames > 0 && tuned_sha256.is_some();
+    let seed = record.settings.seed;
+    let mut recipe = Recipe::of_run(record, prompt.to_owned(), seed);
+    recipe.clip = recipe.clip.filter(|_| has_clip);
+    recipe.tuned_sha256 = tuned_sha256;
+    recipe.loras.clone_from(&session.loras);
+    recipe
+        .trained_settings
+        .clone_from(&session.trained_settings);
     // Plain data with string keys always has a JSON form.
     serde_json::to_string(&recipe).unwrap_or_default()
 }

@@ -18,6 +18,7 @@ mod lora;
 pub mod message;
 mod model;
 mod problem;
+mod replay;
 mod request;
 mod room;
 mod sampling;
@@ -49,6 +50,7 @@ pub use lora::{
 pub use message::{Command, Event, Outcome, Setting, Stage, StopReason};
 pub use model::BUILTIN;
 pub use problem::Halt;
+pub use replay::ReplayRequest;
 pub use request::{
     CutChanges, DeviceChoice, EvaluateRequest, Request, ResultRequest, ResumeRequest,
     SampleRequest, SamplingChanges, SuiteRequest, TrainRequest, Until, device_name, set_threads,

@@ -18,7 +18,7 @@ use crate::train::TransferConfig;
 /// Name of the built-in text-to-video model where a folder could be named.
 pub const BUILTIN: &str = "builtin";
 /// Name of the built-in image model.
-const BUILTIN_IMAGE: &str = "builtin-image";
+pub(super) const BUILTIN_IMAGE: &str = "builtin-image";
 
 /// Opens a model and holds its weight files against its configuration, so that a broken one is told before a clip is read.
 /// Without a path it is the built-in one of this kind. `controlnet` is the folder of a ControlNet for it, in place of one of
@@ -131,6 +131,16 @@ pub(super) fn recommended(config: &mut TransferConfig, folder: &ModelFolder) -> 
 pub(super) fn check_training(config: &TransferConfig, folder: &ModelFolder) -> Result<(), Halt> {
     let schedule = folder.scheduler();
     let levels = u32::try_from(schedule.num_train_timesteps).unwrap_or(u32::MAX);
+    if config.min_timestep >= levels {
+        let headline = format!(
+            "--min-timestep is {}, and the model's last timestep is {}",
+            config.min_timestep,
+            levels.saturating_sub(1)
+        );
+        return Err(Report::new(Area::Request, headline)
+            .advise("Use a smaller one, or leave it out.")
+            .into());
+    }
     let (_, end) = config.timestep_range(levels);
     schedule.check_training(end).map_err(|error| {
         Report::new(

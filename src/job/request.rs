@@ -6,6 +6,7 @@ use candle_core::Device;
 
 use super::lora::LoraRequest;
 use super::problem::Halt;
+use super::replay::ReplayRequest;
 use crate::methods::Method;
 use crate::nn;
 use crate::project::{Control, MoreClip};
@@ -17,6 +18,8 @@ use crate::train::{FitChoice, SamplerChoice, Start, TransferConfig};
 pub enum Request {
     /// Learn a clip's motion and, if a result is asked for, sample it.
     Train(Box<TrainRequest>),
+    /// Make a film again from what it says of itself, and its clip.
+    Replay(Box<ReplayRequest>),
     /// Go on with a run.
     Resume(Box<ResumeRequest>),
     /// Sample from a run or a model.

@@ -14,6 +14,7 @@ use crate::models::Conditioning;
 use crate::nn::{NoiseStream, Purpose};
 use crate::pipelines::{self, GuidedText, Sampled};
 use crate::project::{RunFolder, TensorFile, free_name, sha256_hex};
+use crate::report::{Area, Report};
 use crate::schedulers::{
     Ddim, DpmSolver, Inversion, ReferenceInversion, Sampler, SchedulerConfig, SchedulerError,
 };
@@ -111,7 +112,7 @@ pub(super) fn sample(
         &mut |done, total| step(job, Stage::Sampling, done, total),
     )
     .map_err(tensors("Sampling failed"))?;
-    let latents = finished(sampled)?;
+    let latents = finished(sampled, "Sampling")?;
     decode(job, session, &latents)
 }
 
@@ -225,7 +226,7 @@ fn inverted(
         step(job, Stage::Inverting, done, total)
     })
     .map_err(tensors("Inverting the clip failed"))?;
-    let inverted = finished(inverted)?;
+    let inverted = finished(inverted, "Inverting the clip")?;
     if let Some(path) = kept {
         let mut file = TensorFile::default();
         let plain = plain_from_tensor(&inverted).map_err(tensors("Inverting the clip failed"))?;
@@ -285,9 +286,20 @@ fn step(job: &mut JobContext, stage: Stage, done: usize, total: usize) -> Contro
     job.poll()
 }
 
-fn finished(sampled: Sampled) -> Result<Tensor, Halt> {
-    match sampled {
-        Sampled::Done(latents) => Ok(latents),
-        Sampled::Cancelled => Err(Halt::Stopped),
+/// What a loop came to. Numbers that are none would become a black film, which looks like a result.
+fn finished(sampled: Sampled, doing: &str) -> Result<Tensor, Halt> {
+    let Sampled::Done(latents) = sampled else {
+        return Err(Halt::Stopped);
+    };
+    let numbers = latents
+        .to_dtype(DType::F32)
+        .and_then(|latents| latents.flatten_all()?.to_vec1::<f32>())
+        .map_err(tensors("The sample could not be looked at"))?;
+    if numbers.iter().all(|number| number.is_finite()) {
+        return Ok(latents);
     }
+    Err(Report::new(Area::Run, format!("{doing} led to numbers that are infinite or undefined"))
+        .because("Half precision overflows in some models (--precision f16), and weights that were trained too hard do the same.")
+        .advise("Train with --precision bf16 or f32, or with a smaller learning rate.")
+        .into())
 }

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) folder: ModelFolder,
     pub(super) device: Device,
     pub(super) record: Record,
+    /// Settings of the training, where those of the record are now others for a sample.
+    pub(super) trained_settings: Option<TransferConfig>,
     /// LoRA files that were added to the folder's weights.
     pub(super) loras: Vec<LoraRecord>,
     /// Clean latents of each clip, `[1, c, f, h, w]`, times the VAE's scaling factor; at least one, all of one shape.
@@ -86,6 +88,7 @@ impl Session {
             folder,
             device,
             record,
+            trained_settings: None,
             loras: Vec::new(),
             latents,
             controls,
@@ -109,6 +112,7 @@ impl Session {
             folder,
             device,
             record,
+            trained_settings: None,
             loras: Vec::new(),
             latents: vec![latents],
             controls: Vec::new(),
@@ -162,6 +166,7 @@ impl Session {
             folder,
             device,
             record,
+            trained_settings: None,
             loras: Vec::new(),
             latents,
             controls,

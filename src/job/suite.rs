@@ -260,7 +260,7 @@ impl<'a> Suite<'a> {
             run: Some(run.to_owned()),
             result: Some(film(first)),
         };
-        work::run(job, Request::Train(Box::new(training)))?;
+        work::train(job, training, None)?;
         let sampling = SampleRequest {
             source: run.to_owned(),
             loras: Vec::new(),

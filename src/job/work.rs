@@ -13,6 +13,7 @@ use super::model::{
     open_recorded_model, recommended,
 };
 use super::problem::Halt;
+use super::replay::{self, Replay};
 use super::request::{
     DeviceChoice, Request, ResultRequest, ResumeRequest, SampleRequest, SamplingChanges,
     TrainRequest,
@@ -39,7 +40,8 @@ const FILM_FPS: RangeInclusive<f64> = 0.1..=240.0;
 
 pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
     match request {
-        Request::Train(request) => train(job, *request),
+        Request::Train(request) => train(job, *request, None),
+        Request::Replay(request) => replay::replay(job, *request),
         Request::Resume(request) => resume(job, *request),
         Request::Sample(request) => sample_only(job, &request),
         Request::Evaluate(request) => comparison::evaluate(job, &request),
@@ -47,7 +49,12 @@ pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
     }
 }
 
-fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
+/// Trains and makes the film that is asked for. A replay is held against its recipe.
+pub(super) fn train(
+    job: &mut JobContext,
+    mut request: TrainRequest,
+    replay: Option<&Replay>,
+) -> Result<(), Halt> {
     request.config.check()?;
     request
         .config
@@ -72,13 +79,6 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
     }
     let (mut first, mut more) = read_clips(job, &request, &folder)?;
     let controls = read_controls(job, &request, &folder, (&mut first, &mut more), &device)?;
-    let mut run = match &request.run {
-        Some(path) => RunFolder::create(path)?,
-        None => RunFolder::create_in(&default_runs_dir(), first.clip.source_name.as_ref())?,
-    };
-    job.emit(Event::RunFolder {
-        path: run.path().to_owned(),
-    });
     let record = Record {
         format: run_format(1 + more.len()),
         program: program(),
@@ -88,8 +88,18 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         clip: first.record(),
         model: model_record(&folder, request.model.as_deref())?,
         settings: request.config,
-        changes: Vec::new(),
+        changes: replay.map_or_else(Vec::new, Replay::changes),
     };
+    if let Some(replay) = replay {
+        replay.check(job, &record)?;
+    }
+    let mut run = match &request.run {
+        Some(path) => RunFolder::create(path)?,
+        None => RunFolder::create_in(&default_runs_dir(), record.clip.name.as_ref())?,
+    };
+    job.emit(Event::RunFolder {
+        path: run.path().to_owned(),
+    });
     let clips: Vec<&Clip> = std::iter::once(&first)
         .chain(&more)
         .map(|read| &read.clip)
@@ -115,7 +125,7 @@ fn train(job: &mut JobContext, mut request: TrainRequest) -> Result<(), Halt> {
         &mut session,
         &mut run,
         &mut trainer,
-        request.result.as_ref(),
+        (request.result.as_ref(), replay),
     )
 }
 
@@ -177,7 +187,13 @@ fn resume(job: &mut JobContext, request: ResumeRequest) -> Result<(), Halt> {
     }
     run.write_record(&session.record)?;
     run.keep_metrics(trainer.step_count())?;
-    finish(job, &mut session, &mut run, &mut trainer, result.as_ref())
+    finish(
+        job,
+        &mut session,
+        &mut run,
+        &mut trainer,
+        (result.as_ref(), None),
+    )
 }
 
 /// A run of which no checkpoint is whole can still be trained again, to the same weights.
@@ -196,11 +212,15 @@ fn finish(
     session: &mut Session,
     run: &mut RunFolder,
     trainer: &mut Trainer,
-    result: Option<&ResultRequest>,
+    (result, replay): (Option<&ResultRequest>, Option<&Replay>),
 ) -> Result<(), Halt> {
     training::train(job, session, run, trainer)?;
     let Some(result) = result else { return Ok(()) };
     let tuned = hash_file(&run.final_weights())?;
+    if let Some(replay) = replay {
+        replay.judge(job, &tuned);
+        replay.turn_to_sampling(session);
+    }
     make_film(
         job,
         session,
@@ -253,6 +273,7 @@ pub(super) fn open_run(
     let run = RunFolder::open(source)?;
     let mut record: Record = run.read_record()?;
     refuse_scales(changes, record.settings.method)?;
+    let trained = record.settings.clone();
     changes.apply(&mut record.settings);
     record.settings.check()?;
     record.settings.check_for_clips(record.clips())?;
@@ -266,6 +287,7 @@ pub(super) fn open_run(
     let (folder, loras) = put_on_run(job, loras, open_recorded_model(&record)?)?;
     let mut session = Session::from_cache(folder, device.open()?, record, &run)?;
     session.loras = loras;
+    session.trained_settings = Some(trained).filter(|old| *old != session.record.settings);
     let tuned = load_unet(&session)?;
     let weights = weights_of(job, &run, session.record.settings.steps)?;
     load_weights(&tuned.vars, &weights)?;
@@ -446,7 +468,7 @@ fn trainer(session: &mut Session) -> Result<Trainer, Halt> {
     )?)
 }
 
-fn hash_file(path: &Path) -> Result<String, Halt> {
+pub(super) fn hash_file(path: &Path) -> Result<String, Halt> {
     Ok(sha256_hex(&TensorFile::read(path)?.to_bytes(path)?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::cuda::{self, Prepared};
 use super::kernels::frozen::{FrozenProduct, Kind};
@@ -317,7 +317,9 @@ impl TemporalConv {
 
 /// A bias as numbers exact for every type the kernels compute in.
 pub(super) fn bias_numbers(bias: &Tensor) -> Result<Arc<Vec<f64>>> {
-    Ok(Arc::new(bias.to_dtype(DType::F64)?.to_vec1()?))
+    // Metal has no f64: it is widened here.
+    let here = bias.to_device(&Device::Cpu)?;
+    Ok(Arc::new(here.to_dtype(DType::F64)?.to_vec1()?))
 }
 
 fn check_bias(op: &'static str, bias: Option<&Tensor>, out: usize) -> Result<()> {

@@ -136,9 +136,12 @@ impl Linear {
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        let bias_learns = self.bias.as_ref().is_some_and(Param::is_trainable);
-        if cuda::is_ready(x) && !bias_learns {
-            return self.on_gpu(x);
+        if cuda::is_ready(x) {
+            let learns = self.bias.as_ref().filter(|bias| bias.is_trainable());
+            return match learns {
+                Some(bias) => beside_bias(&self.on_gpu(x, None)?, &bias.tensor()),
+                None => self.on_gpu(x, self.gpu_bias(x.dtype())?),
+            };
         }
         if !is_cpu(x) {
             return self.composed(x);
@@ -188,8 +191,7 @@ impl Linear {
         op.apply(&wide, &weight, bias.as_ref())?.to_dtype(x.dtype())
     }
 
-    fn on_gpu(&self, x: &Tensor) -> Result<Tensor> {
-        let bias = self.gpu_bias(x.dtype())?;
+    fn on_gpu(&self, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
         if self.weight.is_trainable() {
             return cuda::trained_linear(x, &matrix(&self.weight)?, bias);
         }
@@ -250,4 +252,11 @@ fn matrix(weight: &Param) -> Result<Tensor> {
         return Ok(tensor);
     }
     tensor.flatten_from(1)
+}
+
+/// `y + bias` in the type in which kernels compute, so that the gradient of a bias that learns is summed in it.
+fn beside_bias(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let wide = plan::wide(y.dtype());
+    let sum = y.to_dtype(wide)?.broadcast_add(&bias.to_dtype(wide)?)?;
+    sum.to_dtype(y.dtype())
 }

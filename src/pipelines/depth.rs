@@ -8,7 +8,7 @@ use crate::nn::no_grad;
 use crate::video::Frame;
 use crate::video::resample::{self, Filter, Region};
 
-/// The longer side of what the network looks at, in pixels; that of its preprocessor's file.
+/// A side of what the network looks at, in pixels; that of its preprocessor's file.
 const LOOKED_AT: u32 = 518;
 /// Mean and standard deviation of the pictures it was trained on.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -50,9 +50,16 @@ fn nearness(model: &DepthAnything, frame: &Frame) -> Result<Vec<f32>> {
         .to_vec1()
 }
 
-/// The size at which the network looks at a picture: the longer side is 518 pixels, both are whole patches.
+/// The size at which the network looks at a picture, as transformers' `DPTImageProcessor` has it with `keep_aspect_ratio`: one
+/// side is 518 pixels, that which changes the picture's size least, and both are whole patches.
 fn looked_at((w, h): (u32, u32), patch: usize) -> (u32, u32) {
-    let scale = f64::from(LOOKED_AT) / f64::from(w.max(h).max(1));
+    let scale = |side: u32| f64::from(LOOKED_AT) / f64::from(side.max(1));
+    let (by_width, by_height) = (scale(w), scale(h));
+    let scale = if (1.0 - by_width).abs() < (1.0 - by_height).abs() {
+        by_width
+    } else {
+        by_height
+    };
     let patch = patch as f64;
     let side = |side: u32| ((f64::from(side) * scale / patch).round().max(1.0) * patch) as u32;
     (side(w), side(h))
@@ -79,11 +86,23 @@ fn grey(nearness: &[Vec<f32>], frames: &[Frame]) -> Vec<Frame> {
 mod tests {
     use super::*;
 
+    /// transformers 5.23.0, `DPTImageProcessor(size=518x518, keep_aspect_ratio=True, ensure_multiple_of=14)`.
     #[test]
-    fn the_longer_side_is_the_networks_and_both_are_whole_patches() {
-        assert_eq!(looked_at((64, 64), 14), (518, 518));
-        assert_eq!(looked_at((1920, 1080), 14), (518, 294));
-        assert_eq!(looked_at((100, 4000), 14), (14, 518));
+    fn pictures_are_looked_at_in_the_size_of_the_preprocessor() {
+        for (frame, seen) in [
+            ((64, 64), (518, 518)),
+            ((1920, 1080), (924, 518)),
+            ((1080, 1920), (518, 924)),
+            ((768, 512), (784, 518)),
+            ((1024, 576), (924, 518)),
+            ((576, 320), (518, 294)),
+            ((640, 480), (686, 518)),
+            ((300, 518), (294, 518)),
+            ((100, 4000), (14, 518)),
+            ((4000, 100), (518, 14)),
+        ] {
+            assert_eq!(looked_at(frame, 14), seen, "{frame:?}");
+        }
     }
 
     #[test]

@@ -142,9 +142,36 @@ pub struct Recipe<S> {
     /// Training steps done when it was sampled, for a film from the middle of a training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_steps: Option<u32>,
-    /// Settings at the start.
+    /// Settings at the start of the training, and those of the sampling.
     pub settings: S,
+    /// Settings of the training, where the film was sampled with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_settings: Option<S>,
     /// What was changed while the run went on.
     #[serde(default)]
     pub changes: Vec<Change>,
+}
+
+impl<S> Recipe<S> {
+    /// What the record of a run says of a film with these words.
+    #[must_use]
+    pub fn of_run(record: RunRecord<S>, prompt: String, seed: u64) -> Self {
+        Self {
+            format: record.format,
+            program: record.program,
+            subject: (!record.subject.is_empty()).then_some(record.subject),
+            prompt,
+            seed,
+            clip: Some(record.clip),
+            more_clips: record.more_clips,
+            model_name: record.model.name,
+            model_sha256: record.model.weights_sha256,
+            tuned_sha256: None,
+            loras: Vec::new(),
+            trained_steps: None,
+            settings: record.settings,
+            trained_settings: None,
+            changes: record.changes,
+        }
+    }
 }

@@ -289,7 +289,7 @@ impl RunFolder {
     #[must_use]
     pub fn is_finished(run: &Path, steps: u32) -> bool {
         let newest = checkpoints(run).unwrap_or_default().pop();
-        weights_of(run).is_file() && newest.is_none_or(|(step, _)| step >= steps)
+        Self::final_weights_of(run).is_file() && newest.is_none_or(|(step, _)| step >= steps)
     }
 
     /// The runs in a folder that were begun, are not finished, and in which nobody works; the newest first. A run that
@@ -332,7 +332,13 @@ impl RunFolder {
     /// Where the fine-tuned weights end.
     #[must_use]
     pub fn final_weights(&self) -> PathBuf {
-        weights_of(&self.path)
+        Self::final_weights_of(&self.path)
+    }
+
+    /// The same of a run that others may be working in.
+    #[must_use]
+    pub fn final_weights_of(run: &Path) -> PathBuf {
+        run.join(FINAL).join("weights.safetensors")
     }
 
     /// The folder of previews.
@@ -370,10 +376,6 @@ fn names(folder: &Path) -> Result<Vec<String>, ProjectError> {
         names.push(name.to_string_lossy().into_owned());
     }
     Ok(names)
-}
-
-fn weights_of(run: &Path) -> PathBuf {
-    run.join(FINAL).join("weights.safetensors")
 }
 
 /// The checkpoint folders of a run with their steps, oldest first.

@@ -200,6 +200,14 @@ impl ReferenceInversion {
         let mut grid = Grid::new(config, steps)?;
         grid.timesteps.reverse();
         grid.clip = None;
+        // The first step begins at the level before the grid's lowest.
+        let first = grid.timesteps.first().map(|&t| grid.alpha_below(t));
+        if config.prediction_type == PredictionType::Sample
+            && first.is_some_and(|alpha| alpha.is_ok_and(|alpha| alpha >= 1.0))
+        {
+            let what = "inversion from a level without noise by a network that predicts the sample, which cannot tell the noise there".to_owned();
+            return Err(SchedulerError::Unsupported(what));
+        }
         Ok(Self(grid))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::error::TrainError;
 use super::on_device::{self, Pending};
@@ -154,9 +154,7 @@ impl Part {
 fn norms(grads: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, f64>, Refused> {
     let mut norms = BTreeMap::new();
     for (name, grad) in grads {
-        let square = grad
-            .to_dtype(DType::F64)
-            .and_then(|grad| grad.sqr()?.sum_all()?.to_scalar::<f64>())
+        let square = square(grad)
             .map_err(TrainError::during("measuring the gradient"))
             .map_err(Refused::Failed)?;
         if !square.is_finite() {
@@ -165,6 +163,15 @@ fn norms(grads: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, f64>, Refu
         norms.insert(name.clone(), square.sqrt());
     }
     Ok(norms)
+}
+
+/// Sum of the squares, in f64, which Metal does not have.
+fn square(grad: &Tensor) -> candle_core::Result<f64> {
+    let grad = match grad.device() {
+        Device::Metal(_) => grad.to_device(&Device::Cpu)?,
+        _ => grad.clone(),
+    };
+    grad.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar()
 }
 
 /// Norm of all gradients together, summed in name order.

@@ -2,6 +2,8 @@
 
 use super::config::{MOST_FPS, TransferConfig};
 use super::error::TrainError;
+use crate::methods::Method;
+use crate::spectral::loss::{CosineAxis, max_levels};
 
 /// Most frames of a cut: more is a slip of the keyboard.
 const MOST_FRAMES: usize = 10_000;
@@ -32,6 +34,18 @@ impl TransferConfig {
     /// # Errors
     /// [`TrainError::Setting`] says what does not fit.
     pub fn check_for(&self, frames: usize) -> Result<(), TrainError> {
+        let most = max_levels(frames).max(1);
+        if let Some(levels) = self.levels.filter(|levels| *levels > most) {
+            return Err(TrainError::Setting(format!(
+                "--levels is {levels}, but {frames} frames have {most} wavelet levels at most"
+            )));
+        }
+        if frames < 3 && self.method == Method::Vmc && self.cosine_axis == CosineAxis::Frame {
+            return Err(TrainError::Setting(
+                "VMC compares directions of motion over time, which 2 frames do not have: use 3 frames or more, or --cosine-axis pixel"
+                    .to_owned(),
+            ));
+        }
         self.motion_loss(frames, self.delta)
             .validate()
             .map_err(|error| TrainError::Setting(error.to_string()))
@@ -85,7 +99,9 @@ impl TransferConfig {
     fn check_terms(&self) -> Result<(), TrainError> {
         at_least_0("--lambda-g", self.lambda_g)?;
         at_least_0("--lambda-l", self.lambda_l)?;
-        at_least_0("--delta", self.delta)?;
+        // Far above the paper's 0.05; beyond it the weights leave what a number can hold.
+        let good = (0.0..=4.0).contains(&self.delta);
+        range("--delta", self.delta, good, "0 to 4")?;
         self.cutoff
             .map_or(Ok(()), |cutoff| above_0("--cutoff", cutoff))?;
         let mut weights = self.level_weights.iter();

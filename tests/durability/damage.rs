@@ -227,20 +227,8 @@ fn metrics_survive_any_damage() {
 fn film_with_recipe(path: &Path, format: ExportFormat) {
     let record = record();
     let recipe = Recipe {
-        format: record.format,
-        program: record.program,
-        subject: Some(record.subject),
-        prompt: "a bear".to_owned(),
-        seed: 1,
-        clip: Some(record.clip),
-        more_clips: record.more_clips,
-        model_name: record.model.name,
-        model_sha256: record.model.weights_sha256,
-        loras: Vec::new(),
-        tuned_sha256: None,
         trained_steps: Some(7),
-        settings: record.settings,
-        changes: record.changes,
+        ..Recipe::of_run(record, "a bear".to_owned(), 1)
     };
     let frames = vec![Frame::filled(16, 16, [9, 9, 9]); 2];
     let clip = Clip::from_frames(frames, 8.0, "made");

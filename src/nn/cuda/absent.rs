@@ -8,6 +8,10 @@ pub fn is_capable(_: &CudaDevice) -> bool {
     false
 }
 
+pub fn most_shared(_: &CudaDevice) -> u32 {
+    0
+}
+
 pub fn execute(_: &Plan, _: &[(&CudaStorage, &Layout)]) -> Result<Vec<CudaStorage>> {
     Err(Error::NotCompiledWithCudaSupport)
 }

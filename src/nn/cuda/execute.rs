@@ -8,8 +8,8 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult, cuDeviceGetDefaultMemPool,
-    cuMemPoolGetAttribute, cuMemPoolSetAttribute,
+    CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute, CUmemoryPool, CUresult,
+    cuDeviceGetDefaultMemPool, cuMemPoolGetAttribute, cuMemPoolSetAttribute,
 };
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
@@ -18,7 +18,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::cudarc::nvrtc::{
     CompileError, CompileOptions, Ptx, compile_ptx_with_opts,
 };
-use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, DeviceId};
+use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor};
 use half::{bf16, f16};
 
@@ -33,16 +33,30 @@ const USUAL_SHARED: u32 = 48 << 10;
 
 /// Whether the kernels run on this GPU; asked once a device.
 pub fn is_capable(device: &CudaDevice) -> bool {
-    static KNOWN: LazyLock<Mutex<HashMap<DeviceId, bool>>> = LazyLock::new(Mutex::default);
+    static KNOWN: LazyLock<Mutex<HashMap<usize, bool>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    *known.entry(device.id()).or_insert_with(|| {
-        let stream = device.cuda_stream();
+    let stream = device.cuda_stream();
+    *known.entry(stream.context().ordinal()).or_insert_with(|| {
         let capability = stream.context().compute_capability();
         let capable = capability.is_ok_and(|capability| capability >= LEAST_CAPABILITY);
         if capable {
             keep_freed_memory(stream.context());
         }
         capable
+    })
+}
+
+/// Shared memory that a block can ask for on this GPU, in bytes; asked once a device.
+pub fn most_shared(device: &CudaDevice) -> u32 {
+    static KNOWN: LazyLock<Mutex<HashMap<usize, u32>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let stream = device.cuda_stream();
+    *known.entry(stream.context().ordinal()).or_insert_with(|| {
+        let most = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = stream.context().attribute(most);
+        most.ok()
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .unwrap_or(USUAL_SHARED)
     })
 }
 
@@ -199,9 +213,9 @@ fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
         module: Arc<CudaModule>,
         functions: HashMap<String, CudaFunction>,
     }
-    static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Source), Loaded>>> =
-        LazyLock::new(Mutex::default);
-    let key = (device.id(), launch.source);
+    static KNOWN: LazyLock<Mutex<HashMap<(usize, Source), Loaded>>> = LazyLock::new(Mutex::default);
+    // Not by the device's id, which every opening of the same card gets anew.
+    let key = (device.cuda_stream().context().ordinal(), launch.source);
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = known()
         .get(&key)

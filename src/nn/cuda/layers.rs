@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::most_shared;
 use super::planned::{Given, Planned};
 use crate::nn::attention::Mask;
 use crate::nn::plan::{self, ActivationKind, AttentionPlan, Dropping, GroupNormPlan, Resizing};
@@ -166,6 +167,11 @@ pub fn attention([q, k, v]: [&Tensor; 3], heads: usize, mask: Mask) -> Result<Op
     let wanted = (q.track_op(), k.track_op() || v.track_op());
     let forward = plan::attention_forward(q.dtype(), &attention)?;
     let backward = plan::attention_backward(q.dtype(), &attention, wanted)?;
+    // In 32 bits wide heads want more shared memory than many cards have.
+    let wanted = forward.most_shared().max(backward.most_shared());
+    if wanted > most_shared(q.device()) {
+        return Ok(None);
+    }
     let mut given = vec![
         Given::Argument(0),
         Given::Argument(1),

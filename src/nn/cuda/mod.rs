@@ -45,6 +45,14 @@ pub(crate) fn is_capable(device: &Device) -> bool {
     }
 }
 
+/// Shared memory that a block can ask for on this device, in bytes.
+fn most_shared(device: &Device) -> u32 {
+    match device {
+        Device::Cuda(device) => execute::most_shared(device),
+        _ => 0,
+    }
+}
+
 /// Bytes that tensors hold on a GPU, and the most since the last call; none elsewhere, and where the driver does not tell.
 #[must_use]
 pub fn device_memory(device: &Device) -> Option<(u64, u64)> {

@@ -90,6 +90,16 @@ impl Plan {
         Arg::Buffer(self.buffers.len() - 1)
     }
 
+    /// The most shared memory that a block of it asks for, in bytes.
+    #[must_use]
+    pub fn most_shared(&self) -> u32 {
+        self.launches
+            .iter()
+            .map(|launch| launch.shared)
+            .max()
+            .unwrap_or(0)
+    }
+
     fn launch(&mut self, source: Source, kernel: &str, shape: Shape, args: Vec<Arg>) {
         let kernel = source.kernel(kernel);
         let Shape {
