@@ -323,6 +323,42 @@ fn a_model_in_a_folder_that_is_no_text_is_refused_before_training() {
     fails(program, 4, &["a name that is no text", "Rename"]);
 }
 
+/// A network that overflows would paint a black film, which looks like a result.
+#[test]
+fn a_sample_that_is_no_number_is_no_film() {
+    let place = Place::new();
+    let model = place.path().join("model");
+    let parts = ["", "unet", "vae", "text_encoder", "tokenizer", "scheduler"];
+    for part in parts {
+        fs::create_dir_all(model.join(part)).unwrap();
+        for entry in fs::read_dir(micro_model().join(part)).unwrap() {
+            let from = entry.unwrap().path();
+            if from.is_file() {
+                fs::copy(&from, model.join(part).join(from.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    let path = model.join("unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let about: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let first = about["conv_out.bias"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[header + first..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let mut program = place.program();
+    program.arg("sample").arg(&model);
+    program.args([
+        "--prompt",
+        "a car",
+        "--sampling-steps",
+        "2",
+        "-o",
+        "film.gif",
+    ]);
+    fails(program, 1, &["Sampling led to numbers", "--precision"]);
+    assert!(!place.path().join("film.gif").exists());
+}
+
 #[test]
 fn what_cannot_be_asked_for_has_exit_code_2() {
     let place = Place::new();

@@ -192,6 +192,10 @@ fn ranges_are_checked() {
             ..base.clone()
         },
         TransferConfig {
+            delta: 4.5,
+            ..base.clone()
+        },
+        TransferConfig {
             cutoff: Some(0.0),
             ..base.clone()
         },
@@ -236,9 +240,36 @@ fn ranges_are_checked() {
     let weights = TransferConfig {
         levels: Some(2),
         level_weights: vec![1.0, 1.0],
-        ..base
+        ..base.clone()
     };
     assert!(weights.check_for(8).is_err());
+    // Seven residuals of eight frames halve three times.
+    let levels = |levels| TransferConfig {
+        levels: Some(levels),
+        ..base.clone()
+    };
+    levels(3).check_for(8).unwrap();
+    let error = levels(4).check_for(8).unwrap_err().to_string();
+    assert!(
+        error.contains("--levels is 4") && error.contains("3 wavelet levels"),
+        "{error}"
+    );
+    // A direction over one difference of frames has no slope.
+    base.check_for(3).unwrap();
+    let error = base.check_for(2).unwrap_err().to_string();
+    assert!(error.contains("--cosine-axis pixel"), "{error}");
+    for other in [
+        TransferConfig {
+            cosine_axis: CosineAxis::Pixel,
+            ..base.clone()
+        },
+        TransferConfig {
+            method: Method::MotionDirector,
+            ..base.clone()
+        },
+    ] {
+        other.check_for(2).unwrap();
+    }
 }
 
 #[test]

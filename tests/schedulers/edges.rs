@@ -154,3 +154,23 @@ fn a_schedule_without_signal_at_its_end_is_trained_by_velocity_only() {
     });
     assert!(value(&up).is_finite());
 }
+
+/// The noise in a level without any cannot be told from the sample.
+#[test]
+fn a_network_that_predicts_the_sample_is_not_inverted_from_a_clean_one() {
+    let config = |set_alpha_to_one: bool| SchedulerConfig {
+        prediction_type: PredictionType::Sample,
+        set_alpha_to_one: Some(set_alpha_to_one),
+        ..SchedulerConfig::stable_diffusion()
+    };
+    let error = ReferenceInversion::new(&config(true), 10).unwrap_err();
+    assert!(
+        matches!(&error, SchedulerError::Unsupported(what) if what.contains("predicts the sample")),
+        "{error}"
+    );
+    // Where the level before the first is the first one's there is some.
+    let inversion = ReferenceInversion::new(&config(false), 10).unwrap();
+    let x = number(0.7);
+    let up = inversion.step(&x, inversion.timesteps()[0], &x).unwrap();
+    assert!(value(&up).is_finite());
+}
