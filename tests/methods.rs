@@ -10,7 +10,7 @@ use spectral_motion::schedulers::NoiseSchedule;
 use spectral_motion::spectral::loss::{CosineAxis, Residual};
 use spectral_motion::train::{
     AdamW, AdamWConfig, Batch, Item, Preset, SamplerChoice, Trainer, TransferConfig,
-    clip_coefficient, default_levels, explicit_over_preset, owner_of, refuse_idle,
+    clip_coefficient, default_levels, explicit_over_preset, flags_of, owner_of, refuse_idle,
 };
 
 use crate::common::micro_model;
@@ -107,6 +107,43 @@ fn a_typed_default_wins_over_a_preset_that_differs() {
         typed(&[], Some(Preset::TuneAVideo)).temporal_bias,
         TemporalBias::Random
     );
+}
+
+/// What is typed for settings leads back to them, whatever differs from the method's preset.
+#[test]
+fn settings_can_be_typed() {
+    for preset in Preset::ALL {
+        for with_builtin_model in [true, false] {
+            let config = TransferConfig {
+                size: Some((128, 64)),
+                fps: Some(7.5),
+                cutoff: Some(0.25),
+                level_weights: vec![1.0, 0.5, 0.25],
+                levels: Some(2),
+                sampler: SamplerChoice::Dpm,
+                negative_prompt: "- it's \"blurred\", \u{e4}".to_owned(),
+                loop_short: true,
+                seed: 1 << 60,
+                learning_rate: 1.0 / 3.0,
+                // What a preset sets cannot be left open again.
+                sampling_steps: Some(12),
+                guidance: Some(5.0),
+                // Not what their presets say, and at their default.
+                temporal_bias: TemporalBias::Zero,
+                canny: (100.0, 100.0),
+                ..preset.config().unwrap()
+            };
+            // Only what a method knows can be typed with it.
+            let flags = flags_of(&config, with_builtin_model);
+            let command = TransferConfig::augment_args(clap::Command::new("test"));
+            let typed = std::iter::once("test").chain(flags.iter().map(String::as_str));
+            let matches = command.get_matches_from(typed);
+            let config_of_flags = TransferConfig::from_arg_matches(&matches).unwrap();
+            let back = explicit_over_preset(&config_of_flags, &matches, None, with_builtin_model);
+            assert_eq!(back.unwrap(), config, "{preset:?} {flags:?}");
+        }
+    }
+    assert!(flags_of(&TransferConfig::default(), true).is_empty());
 }
 
 #[test]

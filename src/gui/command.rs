@@ -57,6 +57,8 @@ pub enum Command {
     SampleNow,
     /// Write a checkpoint.
     CheckpointNow,
+    /// Put the command that trains as the window would into the clipboard.
+    CopyCommand,
     /// Between dark and light.
     Theme,
     /// Larger interface.
@@ -148,7 +150,7 @@ const fn control_shift(key: Key) -> KeyboardShortcut {
 
 impl Command {
     /// All of them, in the order of the menus.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Open,
         Self::Save,
         Self::SaveAs,
@@ -175,6 +177,7 @@ impl Command {
         Self::Stop,
         Self::SampleNow,
         Self::CheckpointNow,
+        Self::CopyCommand,
         Self::Theme,
         Self::Larger,
         Self::Smaller,
@@ -252,7 +255,7 @@ type Row = (
 );
 
 /// The list itself: menu, name, what it does, keys.
-static ROWS: [Row; 34] = [
+static ROWS: [Row; 35] = [
     (
         Command::Open,
         Menu::File,
@@ -436,6 +439,13 @@ static ROWS: [Row; 34] = [
         Menu::Run,
         "Checkpoint now",
         "Write the state of the training to disk.",
+        &[],
+    ),
+    (
+        Command::CopyCommand,
+        Menu::Run,
+        "Copy as command",
+        "The line for a terminal that trains as Train does, into the clipboard.",
         &[],
     ),
     (

@@ -124,6 +124,15 @@ impl Shelf {
         })
     }
 
+    /// The ControlNets that are here: what they are called, and their folders.
+    pub fn controlnets(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.entries.iter().filter_map(|entry| {
+            let folder = entry.folder.as_deref()?;
+            let is_here = entry.kind == Some(Kind::ControlNet) && entry.state.is_present();
+            is_here.then(|| (entry.title(), folder))
+        })
+    }
+
     /// The ControlNet for edges, which the window draws of a clip.
     fn edges(&self) -> Option<PathBuf> {
         let mut entries = self.entries.iter();

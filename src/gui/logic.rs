@@ -356,6 +356,7 @@ impl App {
             Command::CheckpointNow => {
                 self.queue.send(job::Command::CheckpointNow);
             }
+            Command::CopyCommand => self.copy_command(),
             Command::Shortcuts => self.dialog = Some(Dialog::Shortcuts),
             Command::Problems => self.dialog = Some(Dialog::Problems),
             Command::Theme

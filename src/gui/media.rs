@@ -126,6 +126,12 @@ pub fn open(path: &Path, stop: &AtomicBool) -> Result<Opened, Report> {
         let about = WeightsAbout::of_file(path).map_err(report)?;
         return Ok(Opened::Weights(path.to_owned(), about.map(Box::new)));
     }
+    // What cloneofsimo and MotionDirector write; another one is a part of a model.
+    if ends_with("pt")
+        && let Ok(about) = WeightsAbout::of_file(path)
+    {
+        return Ok(Opened::Weights(path.to_owned(), about.map(Box::new)));
+    }
     if DepthAnything::is_folder(path) {
         DepthAnything::check(path).map_err(|error| report(error.into()))?;
         return Ok(Opened::Depth(path.to_owned()));

@@ -243,6 +243,17 @@ impl App {
         }
     }
 
+    /// Puts the command that does what Train does into the clipboard.
+    pub(super) fn copy_command(&mut self) {
+        match self.train_request() {
+            Ok((_, request)) => {
+                self.ctx.copy_text(job::command_line(&request));
+                self.notices.say("The command is in the clipboard.", None);
+            }
+            Err(report) => self.notices.problem(report, None),
+        }
+    }
+
     fn train_request(&self) -> Result<(String, TrainRequest), Report> {
         let Some(source) = self.wanted_source() else {
             return Err(self.no_clip());

@@ -6,6 +6,7 @@
 mod cancel;
 mod changes;
 mod clips;
+mod command_line;
 mod comparison;
 mod context;
 mod depth;
@@ -37,6 +38,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 pub use cancel::CancelToken;
+pub use command_line::command_line;
 pub use comparison::score_sample;
 pub use context::JobContext;
 pub use depth::depth_of_frames;

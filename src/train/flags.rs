@@ -102,3 +102,55 @@ pub fn explicit_over_preset(
         .try_into()
         .map_err(|error: toml::de::Error| TrainError::Setting(error.to_string()))
 }
+
+/// What to type for these settings, `--name=value` each: those that differ from what the command line takes without them.
+/// What a preset sets and these settings leave open cannot be said.
+#[must_use]
+pub fn flags_of(config: &TransferConfig, with_builtin_model: bool) -> Vec<String> {
+    let fitting = Preset::of(config.method, with_builtin_model);
+    let base = fitting.and_then(|preset| preset.config().ok());
+    let table = |config: &TransferConfig| toml::Table::try_from(config).unwrap_or_default();
+    let base = table(&TransferConfig {
+        method: Method::default(),
+        ..base.unwrap_or_default()
+    });
+    let wanted = table(config);
+    let known = TransferConfig::augment_args(clap::Command::new(""));
+    let mut flags = Vec::new();
+    for argument in known.get_arguments() {
+        let name = argument.get_id().as_str();
+        // A file leaves some settings out that are at their default.
+        let value = match (wanted.get(name), base.get(name)) {
+            (Some(value), before) if Some(value) != before => text_of(value),
+            (None, Some(_)) => argument
+                .get_default_values()
+                .first()
+                .map(|value| value.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        let flag = name.replace('_', "-");
+        match value {
+            Some(value) if argument.get_action().takes_values() => {
+                flags.push(format!("--{flag}={value}"));
+            }
+            Some(value) if value == "true" => flags.push(format!("--{flag}")),
+            _ => {}
+        }
+    }
+    flags
+}
+
+/// A value as it is typed.
+fn text_of(value: &toml::Value) -> Option<String> {
+    Some(match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Boolean(is_so) => is_so.to_string(),
+        toml::Value::Array(values) => {
+            let values: Option<Vec<_>> = values.iter().map(text_of).collect();
+            values?.join(",")
+        }
+        toml::Value::Datetime(_) | toml::Value::Table(_) => return None,
+    })
+}

@@ -21,7 +21,7 @@ pub use config::{
     FitChoice, InversionPrompt, SamplerChoice, Start, TransferConfig, WATCHABLE_FPS, default_levels,
 };
 pub use error::TrainError;
-pub use flags::{explicit_over_preset, owner_of, refuse_idle, typed_names};
+pub use flags::{explicit_over_preset, flags_of, owner_of, refuse_idle, typed_names};
 pub use items::Item;
 pub use objective::{Batch, Objective, Terms, losses, spatial_loss};
 pub use optim::{AdamW, AdamWConfig, clip_coefficient};

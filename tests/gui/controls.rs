@@ -323,3 +323,29 @@ fn a_small_window_shows_one_pane_at_a_time_and_a_large_one_all() {
     studio.harness.run_steps(3);
     assert!(studio.shows("Solo 2–4 frames") && !studio.shows("Amplitude"));
 }
+
+/// What Train would do can be typed instead: the command in the clipboard is one that the program understands.
+#[test]
+fn the_training_is_copied_as_a_command() {
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    studio.type_into("New subject", "a bear's cub");
+    studio.harness.get_by_label("Run").click();
+    studio.harness.run_steps(2);
+    studio.harness.get_by_label("Copy as command").click();
+    let copied = (0..20).find_map(|_| {
+        studio.harness.step();
+        let output = &studio.harness.output().platform_output;
+        output.commands.iter().find_map(|command| match command {
+            egui::OutputCommand::CopyText(text) => Some(text.clone()),
+            _ => None,
+        })
+    });
+    let copied = copied.expect("a text in the clipboard");
+    let clip = studio.app().document().clip.clone().unwrap();
+    assert!(copied.starts_with("spectral-motion transfer "), "{copied}");
+    assert!(copied.contains(&*clip.to_string_lossy()), "{copied}");
+    assert!(copied.contains(r"'--prompt=a bear'\''s cub'"), "{copied}");
+    assert!(copied.contains("--preview-every=10"), "{copied}");
+    studio.see("The command is in the clipboard.");
+}

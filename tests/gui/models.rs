@@ -16,6 +16,7 @@ use super::studio::Studio;
 use crate::common::{image_model, micro_model};
 use crate::library::hub_at;
 use crate::library::server::{Server, Twist};
+use crate::models::torch_writer::{Pickle, checkpoint, floats};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -259,4 +260,50 @@ fn a_controlnet_of_the_list_that_does_not_fit_is_refused_once() {
     let problems: Vec<_> = studio.app().problems().collect();
     assert_eq!(problems.len(), 1, "{problems:#?}");
     assert_eq!(studio.app().document().control.controlnet, None);
+}
+
+/// Every ControlNet that is here can be chosen, not only the one that is taken without being asked.
+#[test]
+fn a_controlnet_is_chosen_from_those_that_are_here() {
+    let place = tempfile::tempdir().unwrap();
+    let mine = place.path().join("mine");
+    copy_files(&image_model().join("controlnet"), &mine);
+    let edges = image_model().join("controlnet");
+    let mut studio = with_a_listed_controlnet(&edges);
+    let library = Library::new(&studio.path("data"), Cache::new(studio.path("hub")));
+    library.add(&mine, Some("my-edges")).unwrap();
+    studio.press(Modifiers::COMMAND, Key::L);
+    studio.step_until("the second one", |app| {
+        state(app, "my-edges") == Some("present")
+    });
+    studio.press(Modifiers::NONE, Key::Escape);
+    studio.choose("Method", "ControlVideo");
+    studio.step_until("the ControlNet of the list", |app| {
+        app.is_ready() && app.document().control.controlnet.is_some()
+    });
+    studio.choose("ControlNet", "my-edges");
+    studio.step_until("the chosen ControlNet", |app| {
+        app.is_ready() && app.document().control.controlnet.as_ref() == Some(&mine)
+    });
+    assert_eq!(studio.app().problems().count(), 0);
+}
+
+/// A list of cloneofsimo's or MotionDirector's; another file of PyTorch is a part of a model.
+#[test]
+fn a_lora_that_is_a_list_is_offered_a_sample() {
+    let place = tempfile::tempdir().unwrap();
+    let mut studio = Studio::new();
+    studio.step_until("first clip", App::is_ready);
+    let matrix =
+        |pickle: Pickle, key: &str| pickle.tensor(("FloatStorage", key, 4), 0, &[2, 2], &[2, 1]);
+    let numbers = [("0", floats(&[1.0; 4])), ("1", floats(&[1.0; 4]))];
+    let pairs = matrix(matrix(Pickle::start().raw("]("), "0"), "1").raw("e");
+    let list = place.path().join("motion.pt");
+    fs::write(&list, checkpoint(pairs.end(), &numbers)).unwrap();
+    studio.drop_file(list);
+    studio.see("Sample with it…");
+    let other = place.path().join("other.pt");
+    fs::write(&other, checkpoint(Pickle::start().raw("].").end(), &[])).unwrap();
+    studio.drop_file(other);
+    studio.step_until("problem", |app| app.problems().count() == 1);
 }

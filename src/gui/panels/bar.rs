@@ -29,7 +29,7 @@ pub fn bar_ui(app: &mut App, ui: &mut egui::Ui) {
             }
             ui.separator();
             ui.label(app.model_title())
-                .on_hover_text("The text-to-video model.");
+                .on_hover_text("The model that learns the motion.");
             download_ui(app, ui);
             if app.notices.unseen > 0 {
                 ui.separator();

@@ -118,8 +118,19 @@ fn controlnet_ui(app: &mut App, ui: &mut egui::Ui) {
         .show_ui(ui, |ui| {
             ui.selectable_value(&mut app.document.control.controlnet, None, inside)
                 .on_hover_text("The folder controlnet inside the model's.");
-            if let Some(path) = &own {
-                ui.selectable_label(app.document.control.controlnet.is_some(), name_of(path))
+            let chosen = &mut app.document.control.controlnet;
+            for (title, folder) in app.shelf.controlnets() {
+                let this = Some(folder.to_owned());
+                ui.selectable_value(chosen, this, title)
+                    .on_hover_text(folder.display().to_string());
+            }
+            // One that is on no list.
+            let mut listed = app.shelf.controlnets();
+            if let Some(path) = own
+                .as_ref()
+                .filter(|own| listed.all(|(_, folder)| folder != **own))
+            {
+                ui.selectable_value(chosen, own.clone(), name_of(path))
                     .on_hover_text(path.display().to_string());
             }
             let folder = ui.button("Choose a folder…");
