@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{ModelError, shown};
+use super::weight_file::is_torch;
 
 /// The file that tells a model's folder.
 pub(super) const INDEX: &str = "model_index.json";
@@ -236,9 +237,7 @@ fn model_at(path: &Path) -> Option<PathBuf> {
 
 fn is_weights(path: &Path) -> bool {
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-    ["safetensors", "ckpt", "bin", "pt", "pth"]
-        .iter()
-        .any(|known| ending.eq_ignore_ascii_case(known))
+    is_torch(path) || ending.eq_ignore_ascii_case("safetensors")
 }
 
 /// `OWNER/NAME`, or an address.

@@ -59,4 +59,5 @@ pub use source::{Embedded, EmbeddedFiles, FileSource};
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
+pub(crate) use weight_file::is_torch;
 pub use weights::Weights;
