@@ -344,6 +344,27 @@ fn a_tilde_in_hf_home_is_the_home_of_whoever_runs_the_program() {
     assert!(!desk.path().join("~").exists());
 }
 
+/// What is said of the memory is said of a clip of this size.
+#[test]
+fn a_list_says_for_which_size_the_memory_is_told() {
+    let desk = Desk::new();
+    let row = |arguments: &[&str]| {
+        let list = stdout(&desk.done(&[&["models", "list", "--json"], arguments].concat()));
+        let rows: serde_json::Value = serde_json::from_str(&list).unwrap();
+        rows[0].clone()
+    };
+    let own = row(&[]);
+    assert_eq!(
+        (&own["name"], &own["memory_size"]),
+        (&"zeroscope".into(), &"576x320".into())
+    );
+    assert_eq!(own["memory_frames"], 16);
+    let smaller = row(&["--size", "256x256", "--frames", "8"]);
+    assert_eq!(smaller["memory_size"], "256x256");
+    assert_eq!(smaller["memory_frames"], 8);
+    assert!(smaller["memory_bytes"].as_u64() < own["memory_bytes"].as_u64());
+}
+
 #[test]
 fn events_of_a_download_are_json_where_that_is_asked_for() {
     let desk = Desk::new();

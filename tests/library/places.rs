@@ -260,6 +260,31 @@ fn only_what_was_downloaded_here_is_removed() {
     );
 }
 
+#[test]
+fn what_another_program_is_downloading_is_not_removed() {
+    let place = Place::new();
+    let folder = place.get().unwrap();
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    let lock = place.library.cache.root().join(format!(
+        ".locks/models--cerspense--zeroscope_v2_576w/{}.lock",
+        place.server.checksum(vae)
+    ));
+    let held = fs::File::create(&lock).unwrap();
+    held.try_lock().unwrap();
+    let error = place.library.remove("zeroscope").unwrap_err();
+    assert!(
+        matches!(&error, LibraryError::Busy { file } if file == vae),
+        "{error}"
+    );
+    // Not a file of it is gone, and what was downloaded here is still known to have been.
+    assert!(place.library.check("zeroscope", &mut go_on).unwrap() > 5);
+    assert!(folder.join(vae).is_file());
+    drop(held);
+    place.library.remove("zeroscope").unwrap();
+    assert!(!folder.exists());
+    assert!(lock.is_file(), "another program may be waiting for it");
+}
+
 /// A ControlNet and an estimator of depth as other programs download them: the cache's folder of the one model is named.
 #[test]
 fn a_network_in_the_cache_is_added_by_the_folder_of_its_model() {
