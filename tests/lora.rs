@@ -2,6 +2,7 @@
 
 mod formats;
 mod peer;
+mod spellings;
 mod transfer;
 
 use std::collections::BTreeMap;

@@ -126,6 +126,9 @@ fn print(found: &LoraReport) {
             put!("  and {} more", lines.len() - SHOWN);
         }
     }
+    for remark in &found.remarks {
+        put!("Note     {remark}");
+    }
     if let Some(about) = &found.about {
         put!(
             "Trained  {}, {} steps on \"{}\", with {}",

@@ -43,7 +43,8 @@ struct ClipSize {
     /// Frames of a training, for telling whether it fits into memory [default: the model's own]
     #[arg(long, value_name = "NUMBER")]
     frames: Option<usize>,
-    /// Its size in pixels [default: the model's own]
+    /// Its size in pixels [default: what the model was made for, which for ZeroScope is 576x320; a training that is told no
+    /// --size takes 256x256 there]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     size: Option<(u32, u32)>,
 }
@@ -145,6 +146,8 @@ struct Row<'a> {
     licence_link: Option<&'a str>,
     methods: Vec<&'a str>,
     memory_bytes: Option<u64>,
+    memory_frames: Option<usize>,
+    memory_size: Option<String>,
     fits: Option<bool>,
 }
 
@@ -171,6 +174,8 @@ impl<'a> Row<'a> {
                 .map(crate::methods::Method::name)
                 .collect(),
             memory_bytes: suits.map(|suits| suits.needed_bytes),
+            memory_frames: suits.map(|suits| suits.clip.0),
+            memory_size: suits.map(|suits| format!("{}x{}", suits.clip.1, suits.clip.2)),
             fits: suits.map(Suits::fits),
         }
     }

@@ -18,7 +18,7 @@ use crate::methods::Method;
 use crate::methods::motion_director::{Part, part_of};
 use crate::models::{
     AdapterName, Factor, FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPart,
-    ModelError, ModelFolder, ModelKind,
+    ModelError, ModelFolder, ModelKind, is_torch,
 };
 use crate::project::{
     LoraRecord, METADATA_KEY, PlainTensor, RunFolder, TensorFile, sha256_hex, write_atomic,
@@ -188,6 +188,11 @@ fn add(
             request.strength
         ),
     });
+    for remark in &lora.remarks {
+        job.emit(Event::Note {
+            text: format!("LoRA {name}: {remark}."),
+        });
+    }
     records.push(LoraRecord {
         name: name.into_owned(),
         sha256: sha256_hex(&bytes),
@@ -238,11 +243,6 @@ fn read(path: &Path, network: &LoraNetwork) -> Result<Found, Halt> {
     Ok(Found::Exported(fitted, file))
 }
 
-fn is_torch(path: &Path) -> bool {
-    let ending = path.extension().and_then(OsStr::to_str);
-    matches!(ending, Some("bin" | "pt" | "pth" | "ckpt"))
-}
-
 /// A file that was named on the command line is no part of the model.
 fn refused(error: ModelError) -> Halt {
     match Halt::from(error) {
@@ -274,6 +274,8 @@ pub struct LoraReport {
     pub unmatched: Vec<String>,
     /// What else does not fit, in words.
     pub wrong: Vec<String>,
+    /// What a person should know of it though it fits, in words.
+    pub remarks: Vec<String>,
     /// Name of the model.
     pub model: String,
     /// What the file says of itself, where this program wrote it.
@@ -307,6 +309,7 @@ fn check(path: &Path, model: Option<&Path>) -> Result<LoraReport, Halt> {
             text_layers: 0,
             unmatched: Vec::new(),
             wrong: Vec::new(),
+            remarks: Vec::new(),
             model: folder.name(),
             about: file.about,
         });
@@ -328,6 +331,7 @@ fn check(path: &Path, model: Option<&Path>) -> Result<LoraReport, Halt> {
         text_layers: fitted.count(LoraPart::Text),
         unmatched: report.unexpected,
         wrong,
+        remarks: fitted.remarks,
         model: folder.name(),
         about,
     };

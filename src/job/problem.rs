@@ -68,6 +68,7 @@ impl From<LibraryError> for Halt {
             | LibraryError::BadName { .. }
             | LibraryError::NotOurs { .. }
             | LibraryError::Offline
+            | LibraryError::NoProxy { .. }
             | LibraryError::NoNetwork => Area::Request,
             _ => Area::Run,
         };

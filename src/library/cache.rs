@@ -223,17 +223,36 @@ fn entry_name(repo: &str) -> String {
     format!("models--{}", repo.replace('/', "--"))
 }
 
-/// A folder or value named by a variable; an empty one is none.
+/// A folder or file named by a variable; an empty one is none.
 pub(super) fn variable(name: &str) -> Option<PathBuf> {
+    let path = plain_variable(name)?;
+    Some(at_home(path, own_home().as_deref()))
+}
+
+fn plain_variable(name: &str) -> Option<PathBuf> {
     let value = env::var_os(name).filter(|value| !value.is_empty());
     value.map(PathBuf::from)
 }
 
+/// The home of whoever runs the program.
+fn own_home() -> Option<PathBuf> {
+    ["HOME", "USERPROFILE"].into_iter().find_map(plain_variable)
+}
+
+/// A path with the home in place of a `~` at its start: a shell leaves that as it is inside quotes and in settings, and the
+/// other programs for the hub do the same.
+fn at_home(path: PathBuf, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(inside), Some(home)) => home.join(inside),
+        _ => path,
+    }
+}
+
 /// The folder all programs for the hub keep their things in.
 pub(super) fn home() -> PathBuf {
-    let own = || ["HOME", "USERPROFILE"].into_iter().find_map(variable);
     variable("HF_HOME").unwrap_or_else(|| {
-        let caches = variable("XDG_CACHE_HOME").or_else(|| own().map(|home| home.join(".cache")));
+        let own = || own_home().map(|home| home.join(".cache"));
+        let caches = variable("XDG_CACHE_HOME").or_else(own);
         caches.unwrap_or_else(env::temp_dir).join("huggingface")
     })
 }
@@ -367,6 +386,21 @@ mod tests {
         assert_eq!(cache.snapshot("a/b"), Some(expected));
         fs::write(cache.entry("a/b").join("refs/main"), "../../elsewhere").unwrap();
         assert_eq!(cache.commit_in_use("a/b"), None);
+    }
+
+    #[test]
+    fn a_tilde_at_the_start_is_the_home() {
+        let at = |path: &str| at_home(path.into(), Some(Path::new("/home/me")));
+        for (path, whole) in [
+            ("~/models", "/home/me/models"),
+            ("~", "/home/me"),
+            ("/data/~/models", "/data/~/models"),
+            ("~other/models", "~other/models"),
+            ("models", "models"),
+        ] {
+            assert_eq!(at(path), Path::new(whole), "{path}");
+        }
+        assert_eq!(at_home("~/a".into(), None), Path::new("~/a"));
     }
 
     #[test]

@@ -34,6 +34,12 @@ pub enum LibraryError {
     /// This build knows no network.
     #[error("this build of the program cannot download anything")]
     NoNetwork,
+    /// A variable names a proxy that is none.
+    #[error("what {variable} names is no proxy that can be used")]
+    NoProxy {
+        /// The variable.
+        variable: &'static str,
+    },
     /// The hub wants to know who asks.
     #[error("{host} refuses {repo} (status {status})")]
     Refused {
@@ -214,6 +220,9 @@ impl LibraryError {
             Self::NoNetwork => {
                 "Use a build with the feature `hub`, or get the model by other means and add its folder with `models add FOLDER`.".to_owned()
             }
+            Self::NoProxy { variable } => format!(
+                "Set it to an address such as http://HOST:PORT or socks5h://HOST:PORT, or unset {variable} to go without a proxy."
+            ),
             Self::Refused { repo, status, with_token, .. } => match (*with_token, *status) {
                 (false, _) => format!(
                     "The model may be closed to guests: accept its licence at https://huggingface.co/{repo}, make a token at https://huggingface.co/settings/tokens and set HF_TOKEN to it."
@@ -231,7 +240,7 @@ impl LibraryError {
                 "Try again later: the download goes on where it ended.".to_owned()
             }
             Self::Unreachable { .. } => {
-                "Check the connection (and HF_ENDPOINT or HTTPS_PROXY where they are set), then try again: the download goes on where it ended.".to_owned()
+                "Check the connection (and HF_ENDPOINT, HTTPS_PROXY and ALL_PROXY where they are set), then try again: the download goes on where it ended.".to_owned()
             }
             Self::NoHub { .. } => {
                 "Check HF_ENDPOINT; without it the program asks https://huggingface.co.".to_owned()

@@ -1,5 +1,6 @@
 //! Fetching a model's files: with what is here already, checked before anything takes its place.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
@@ -37,6 +38,8 @@ struct Fetching<'a> {
     file: &'a PlannedFile,
     /// Bytes of the files before it.
     before: u64,
+    /// Whether anybody answered since the fetching began.
+    was_reached: &'a Cell<bool>,
 }
 
 /// How one connection ended.
@@ -61,6 +64,7 @@ impl Hub {
         room_for(plan, cache)?;
         let repo = plan.known.repo;
         let mut before = 0;
+        let was_reached = Cell::new(false);
         for file in &plan.files {
             let fetching = Fetching {
                 hub: self,
@@ -69,6 +73,7 @@ impl Hub {
                 plan,
                 file,
                 before,
+                was_reached: &was_reached,
             };
             fetching.run(go_on)?;
             cache.place(repo, &plan.commit, &file.path, &file.checksum)?;
@@ -135,7 +140,14 @@ impl Fetching<'_> {
         let (mut in_vain, mut drops, mut pause) = (0, 0, patience.pause);
         loop {
             let before = size(part);
-            let why = match self.connect(part, note, go_on)? {
+            let ended = match self.connect(part, note, go_on) {
+                // The network was there a moment ago and may come back.
+                Err(LibraryError::Unreachable { why, .. }) if self.was_reached.get() => {
+                    Ended::Dropped(why)
+                }
+                ended => ended?,
+            };
+            let why = match ended {
                 Ended::Whole(found) if found == self.file.checksum.as_str() => return Ok(()),
                 Ended::Whole(found) => {
                     throw_away(part, note);
@@ -239,8 +251,11 @@ impl Fetching<'_> {
             headers.extend(version.map(|version| ("if-range", version.to_owned())));
         }
         let mut look = || self.tell(go_on, here);
-        self.hub
-            .reach(self.wire, (false, &url, &headers), repo, &mut look)
+        let reached = self
+            .hub
+            .reach(self.wire, (false, &url, &headers), repo, &mut look)?;
+        self.was_reached.set(true);
+        Ok(reached)
     }
 
     /// Writes what comes.

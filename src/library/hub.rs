@@ -294,7 +294,7 @@ impl Hub {
                 why: "its address does not begin with https:// or http://".to_owned(),
             });
         }
-        Wire::new(is_local(&self.endpoint)).ok_or(LibraryError::NoNetwork)
+        Wire::new(is_local(&self.endpoint))
     }
 
     /// Where the hub has a file.

@@ -22,6 +22,8 @@ mod error;
 mod fetch;
 mod hub;
 mod places;
+#[cfg(feature = "hub")]
+mod proxy;
 mod registry;
 mod state;
 mod suits;

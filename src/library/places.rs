@@ -1,10 +1,12 @@
 //! The library as a whole: every model that is known or was added, and where it is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache::Cache;
 use super::catalogue::{KNOWN, Kind, Known};
+use super::digest::Checksum;
 use super::error::LibraryError;
 use super::hub::{Hub, Plan};
 use super::registry::{Added, Downloaded, DownloadedFile, Registry};
@@ -322,7 +324,8 @@ impl Library {
     /// Takes a folder off the list, which stays where it is, or removes the files of a model that were downloaded here.
     ///
     /// # Errors
-    /// As [`Self::removal`], and when a file cannot be removed.
+    /// As [`Self::removal`], [`LibraryError::Busy`] while one of the files is being downloaded, and when a file cannot be
+    /// removed.
     pub fn remove(&self, name: &str) -> Result<Removed> {
         let removed = self.removal(name)?;
         self.registry.change(|list| {
@@ -338,9 +341,12 @@ impl Library {
             let Some(known) = Known::find(name) else {
                 return Ok(());
             };
+            // All of them before the first file goes: what another program is fetching stays whole.
+            let locks = self.lock_all(self.ours(&list.downloaded, known))?;
             for downloaded in self.ours(&list.downloaded, known) {
                 self.clear(downloaded)?;
             }
+            drop(locks);
             let is_ours = |one: &Downloaded| {
                 one.cache == self.cache.root() && known.repos().any(|repo| repo == one.repo)
             };
@@ -361,7 +367,27 @@ impl Library {
         })
     }
 
-    /// Removes the names and blobs of what was downloaded. A blob that a version has which is not ours stays.
+    /// Takes the locks on all files of what was downloaded.
+    fn lock_all<'a>(
+        &self,
+        downloaded: impl Iterator<Item = &'a Downloaded>,
+    ) -> Result<Vec<fs::File>> {
+        // Once each: two versions may share a file, and a lock is not given twice.
+        let mut files = BTreeMap::new();
+        for one in downloaded {
+            for file in &one.files {
+                files.insert((&one.repo, &file.blob), &file.path);
+            }
+        }
+        let locks = files.into_iter().filter_map(|((repo, blob), path)| {
+            let checksum = Checksum::parse(blob)?;
+            Some(self.cache.lock(repo, &checksum, path))
+        });
+        locks.collect()
+    }
+
+    /// Removes the names and blobs of what was downloaded. A blob that a version has which is not ours stays, and so do the
+    /// files of the locks: another program may be waiting for one.
     fn clear(&self, downloaded: &Downloaded) -> Result<()> {
         let entry = self.cache.entry(&downloaded.repo);
         let gone = |path: &Path| match fs::remove_file(path) {
@@ -395,18 +421,8 @@ impl Library {
             for ending in [".incomplete", ".incomplete.etag"] {
                 gone(&entry.join("blobs").join(format!("{}{ending}", file.blob)))?;
             }
-            let locks = self.cache.root().join(".locks");
-            let name = entry.file_name().unwrap_or_default();
-            gone(&locks.join(name).join(format!("{}.lock", file.blob)))?;
         }
         if left.is_empty() {
-            remove_empty(
-                &self
-                    .cache
-                    .root()
-                    .join(".locks")
-                    .join(entry.file_name().unwrap_or_default()),
-            );
             remove_empty(&entry);
         } else {
             // Others use another version; its mark may have been ours.

@@ -9,7 +9,7 @@ use super::cache::checksum_of;
 use super::catalogue::{Kind, Known, Wanted};
 use super::error::LibraryError;
 use super::{GoOn, Progress, Result};
-use crate::models::{DepthAnything, ModelError, ModelFolder};
+use crate::models::{DepthAnything, Mistake, ModelError, ModelFolder, resolve_network};
 
 /// How deep a model's files lie at most.
 const DEPTH: usize = 2;
@@ -62,8 +62,7 @@ impl State {
     }
 }
 
-/// Opens a folder with the reader of its kind and compares names and shapes of the weights. Only the few of an estimator of
-/// depth are read.
+/// Opens a folder with the reader of its kind and compares names and shapes of the weights. None is read.
 ///
 /// # Errors
 /// What the reader says.
@@ -88,10 +87,12 @@ pub(super) fn open(folder: &Path, kind: Kind) -> std::result::Result<(), ModelEr
 /// # Errors
 /// What the reader says.
 pub(super) fn kind_of(folder: &Path) -> std::result::Result<Kind, ModelError> {
-    let has = |file: &str| folder.join(file).is_file();
     if DepthAnything::is_folder(folder) {
         return open(folder, Kind::Depth).map(|()| Kind::Depth);
     }
+    // In Hugging Face's cache it is the version in use that has the files.
+    let network = resolve_network(folder);
+    let has = |file: &str| network.as_ref().is_ok_and(|at| at.join(file).is_file());
     if has("config.json") && !has("model_index.json") {
         let checked = ModelFolder::check_controlnet(folder);
         // Of another network the reader of models tells more: which part of which model it is.
@@ -99,7 +100,17 @@ pub(super) fn kind_of(folder: &Path) -> std::result::Result<Kind, ModelError> {
             return checked.map(|()| Kind::ControlNet);
         }
     }
-    let model = ModelFolder::open(folder)?;
+    let model = match (ModelFolder::open(folder), network) {
+        // It is no model's folder of the cache; as a network's it may have versions none of which is in use.
+        (
+            Err(ModelError::Mistaken {
+                mistake: Mistake::NoSnapshot { versions: 0 },
+                ..
+            }),
+            Err(error),
+        ) => return Err(error),
+        (model, _) => model?,
+    };
     model.check_weights()?;
     Ok(Kind::Model(model.kind()))
 }

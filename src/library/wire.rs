@@ -115,7 +115,7 @@ impl Answer {
 #[derive(Clone)]
 pub(super) struct Wire {
     #[cfg(feature = "hub")]
-    agent: ureq::Agent,
+    agents: network::Agents,
 }
 
 #[cfg(feature = "hub")]
@@ -125,7 +125,10 @@ mod network {
     use std::time::Duration;
 
     use crossbeam::channel::{Sender, bounded};
+    use ureq::http::Response;
+    use ureq::tls::{RootCerts, TlsConfig};
 
+    use super::super::{Result, proxy};
     use super::{Answer, Failure, Head, Piece, Question, Wire};
 
     /// Content that is read at once.
@@ -137,23 +140,46 @@ mod network {
     /// The longest one connection is used, so that a thread nobody waits for ends; the download goes on with the next.
     const CONNECTION: Duration = Duration::from_secs(3600);
 
+    /// Who asks.
+    #[derive(Clone)]
+    pub(super) struct Agents {
+        /// Trusts those whom the system trusts: in some networks a proxy vouches for every server by a certificate that only
+        /// the computers there know.
+        system: ureq::Agent,
+        /// Trusts a list inside the program, for a system that has none.
+        listed: ureq::Agent,
+    }
+
     impl Wire {
         /// A way into the network. A server on this computer is asked without a proxy.
-        pub fn new(is_local: bool) -> Option<Self> {
-            let mut config = ureq::Agent::config_builder()
-                .user_agent(concat!("spectral-motion/", env!("CARGO_PKG_VERSION")))
-                .http_status_as_error(false)
-                // Redirections are followed by hand: the token stays with the hub, and its headers are kept.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .timeout_resolve(Some(CONNECT))
-                .timeout_connect(Some(CONNECT))
-                .timeout_recv_body(Some(CONNECTION));
-            if is_local {
-                config = config.proxy(None);
-            }
-            let agent = config.build().new_agent();
-            Some(Self { agent })
+        ///
+        /// # Errors
+        /// When the environment names a proxy that is none.
+        pub fn new(is_local: bool) -> Result<Self> {
+            let proxy = match is_local {
+                true => None,
+                false => proxy::from_environment()?,
+            };
+            let agent = |trusted: RootCerts| {
+                ureq::Agent::config_builder()
+                    .user_agent(concat!("spectral-motion/", env!("CARGO_PKG_VERSION")))
+                    .http_status_as_error(false)
+                    // Redirections are followed by hand: the token stays with the hub, and its headers are kept.
+                    .max_redirects(0)
+                    .max_redirects_will_error(false)
+                    .timeout_resolve(Some(CONNECT))
+                    .timeout_connect(Some(CONNECT))
+                    .timeout_recv_body(Some(CONNECTION))
+                    .tls_config(TlsConfig::builder().root_certs(trusted).build())
+                    .proxy(proxy.clone())
+                    .build()
+                    .new_agent()
+            };
+            let agents = Agents {
+                system: agent(RootCerts::PlatformVerifier),
+                listed: agent(RootCerts::WebPki),
+            };
+            Ok(Self { agents })
         }
 
         /// Asks, on a thread of its own.
@@ -162,11 +188,11 @@ mod network {
         /// When the operating system gives no thread.
         pub fn ask(&self, question: Question) -> io::Result<Answer> {
             let (sender, pieces) = bounded(PIECES);
-            let agent = self.agent.clone();
+            let agents = self.agents.clone();
             thread::Builder::new()
                 .name("download".to_owned())
                 .spawn(move || {
-                    let last = match talk(&agent, &question, &sender) {
+                    let last = match talk(&agents, &question, &sender) {
                         Ok(()) => Piece::End,
                         Err(failure) => Piece::Failed(failure),
                     };
@@ -177,11 +203,10 @@ mod network {
         }
     }
 
-    fn talk(
+    fn call(
         agent: &ureq::Agent,
         question: &Question,
-        sender: &Sender<Piece>,
-    ) -> Result<(), Failure> {
+    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
         let request = match question.only_head {
             true => agent.head(&question.url),
             false => agent.get(&question.url),
@@ -194,7 +219,20 @@ mod network {
             .fold(request, |request, (name, value)| {
                 request.header(*name, value)
             });
-        let answer = request.call().map_err(|error| failure(&error))?;
+        request.call()
+    }
+
+    fn talk(
+        agents: &Agents,
+        question: &Question,
+        sender: &Sender<Piece>,
+    ) -> std::result::Result<(), Failure> {
+        let answer = match call(&agents.system, question) {
+            // Before the first byte: the system has no list. A server that is not trusted is another error.
+            Err(ureq::Error::Rustls(_)) => call(&agents.listed, question),
+            answer => answer,
+        };
+        let answer = answer.map_err(|error| failure(&error))?;
         let headers = answer.headers().iter();
         let headers = headers.filter_map(|(name, value)| {
             Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
@@ -250,8 +288,8 @@ mod network {
 /// Without the feature there is no way into the network.
 #[cfg(not(feature = "hub"))]
 impl Wire {
-    pub fn new(_is_local: bool) -> Option<Self> {
-        None
+    pub fn new(_is_local: bool) -> super::Result<Self> {
+        Err(super::error::LibraryError::NoNetwork)
     }
 
     pub fn ask(&self, _question: Question) -> std::io::Result<Answer> {

@@ -240,7 +240,7 @@ fn trained(report: &KeyReport) -> String {
 }
 
 /// The first few names, and how many more there are.
-fn enumerate(names: &[String]) -> String {
+pub(super) fn enumerate(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let mut text = names
         .iter()

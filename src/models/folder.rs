@@ -15,7 +15,7 @@ use super::image::{
 };
 use super::layout::{ModelCard, ModelKind, check_class, check_index, check_parts, incomplete};
 use super::lora::{LoraDeltas, LoraNetwork};
-use super::mistake::{INDEX, is_meant, name_of, resolve};
+use super::mistake::{INDEX, is_meant, name_of, resolve, resolve_network};
 use super::source::FileSource;
 use super::tokenizer::{ClipTokenizer, tokenizer_files};
 use super::unet3d::{UNet3DConditionModel, UNet3DConfig};
@@ -567,9 +567,9 @@ impl ModelFolder {
 }
 
 impl ControlNetPart {
-    /// The ControlNet in a folder of its own.
+    /// The ControlNet in a folder of its own, or in Hugging Face's cache.
     fn of_folder(dir: &Path) -> Result<Self, ModelError> {
-        let source = FileSource::Dir(dir.to_owned());
+        let source = FileSource::Dir(resolve_network(dir)?);
         if !source.has("config.json") {
             return Err(ModelError::NotAControlNet {
                 path: dir.to_owned(),

@@ -6,9 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{ModelError, shown};
+use super::weight_file::is_torch;
 
 /// The file that tells a model's folder.
 pub(super) const INDEX: &str = "model_index.json";
+/// The file that tells the folder of a single network.
+const CONFIG: &str = "config.json";
 /// How a folder of Hugging Face's cache begins that holds one model: `models--OWNER--NAME`.
 const CACHED: &str = "models--";
 /// Where such a folder keeps the model's versions, one folder each.
@@ -182,7 +185,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
         });
     }
     if let Some(entry) = cache_entry(path) {
-        return match snapshot(&entry) {
+        return match snapshot(&entry, INDEX) {
             Ok(snapshot) => Ok(snapshot),
             Err(versions) => mistaken(Mistake::NoSnapshot { versions }),
         };
@@ -204,6 +207,25 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, ModelError> {
         return mistaken(Mistake::Around { models });
     }
     Ok(path.to_owned())
+}
+
+/// The folder of a network that stands by itself, a ControlNet or an estimator of depth: the one named, or the version inside
+/// a folder of Hugging Face's cache.
+///
+/// # Errors
+/// [`ModelError::Mistaken`] for a folder of the cache without such a version. Any other folder passes: whoever opens it tells
+/// what it lacks.
+pub(crate) fn resolve_network(path: &Path) -> Result<PathBuf, ModelError> {
+    if path.join(CONFIG).is_file() {
+        return Ok(path.to_owned());
+    }
+    match cache_entry(path) {
+        Some(entry) => snapshot(&entry, CONFIG).map_err(|versions| ModelError::Mistaken {
+            path: path.to_owned(),
+            mistake: Mistake::NoSnapshot { versions },
+        }),
+        None => Ok(path.to_owned()),
+    }
 }
 
 /// Whether a person who names this means a model, a wrong one included.
@@ -236,9 +258,7 @@ fn model_at(path: &Path) -> Option<PathBuf> {
 
 fn is_weights(path: &Path) -> bool {
     let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-    ["safetensors", "ckpt", "bin", "pt", "pth"]
-        .iter()
-        .any(|known| ending.eq_ignore_ascii_case(known))
+    is_torch(path) || ending.eq_ignore_ascii_case("safetensors")
 }
 
 /// `OWNER/NAME`, or an address.
@@ -262,8 +282,7 @@ fn is_hub_name(path: &Path) -> bool {
 
 /// The class of a network whose `config.json` lies here.
 fn part_class(path: &Path) -> Option<String> {
-    let config: serde_json::Value =
-        serde_json::from_str(&small_text(&path.join("config.json"))?).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&small_text(&path.join(CONFIG))?).ok()?;
     let named = [&config["_class_name"], &config["architectures"][0]];
     Some(
         named
@@ -325,10 +344,13 @@ fn cache_entry(path: &Path) -> Option<PathBuf> {
     (path.file_name() == Some(OsStr::new(SNAPSHOTS)) && is_entry(parent)).then(|| parent.to_owned())
 }
 
-/// The version the cache calls main, or the only one. Otherwise how many there are.
-fn snapshot(entry: &Path) -> Result<PathBuf, usize> {
+/// The version the cache calls main, or the only one, of those that have a file. Otherwise how many there are.
+fn snapshot(entry: &Path, file: &str) -> Result<PathBuf, usize> {
     let versions = entry.join(SNAPSHOTS);
-    let whole = |name: &str| model_at(&versions.join(name));
+    let whole = |name: &str| {
+        let version = versions.join(name);
+        version.join(file).is_file().then_some(version)
+    };
     // The name comes from a file: it must not lead anywhere else.
     let plain = |name: &&str| {
         !name.is_empty()

@@ -55,8 +55,10 @@ pub use image::{
 pub use layout::{ModelCard, ModelKind};
 pub use lora::{FittedLora, LoraDeltas, LoraFile, LoraFormat, LoraNetwork, LoraPart};
 pub use mistake::Mistake;
+pub(crate) use mistake::resolve_network;
 pub use source::{Embedded, EmbeddedFiles, FileSource};
 pub use tokenizer::ClipTokenizer;
 pub use unet3d::{SingleFrame, UNet3DConditionModel, UNet3DConfig};
 pub use vae::{AutoencoderKL, Posterior, VaeConfig};
+pub(crate) use weight_file::is_torch;
 pub use weights::Weights;

@@ -76,6 +76,25 @@ impl StoredTensor {
         };
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
     }
+
+    /// The only number of a tensor, which may be a whole one; none where there are more, or it is of another type.
+    pub fn number(&self) -> Option<f64> {
+        if self.shape().iter().any(|&size| size != 1) {
+            return None;
+        }
+        let data = &self.file[self.place.range.clone()];
+        match self.place.dtype {
+            Dtype::I64 => Some(i64::from_le_bytes(data.try_into().ok()?) as f64),
+            Dtype::I32 => Some(i32::from_le_bytes(data.try_into().ok()?).into()),
+            Dtype::I16 => Some(i16::from_le_bytes(data.try_into().ok()?).into()),
+            Dtype::U8 => Some(u8::from_le_bytes(data.try_into().ok()?).into()),
+            _ => {
+                let read = self.read(DType::F64, &Device::Cpu).ok()?;
+                let numbers = read.flatten_all().ok()?.to_vec1::<f64>().ok()?;
+                numbers.first().copied()
+            }
+        }
+    }
 }
 
 fn damaged(file: &str, why: &str) -> ModelError {
@@ -88,10 +107,18 @@ fn damaged(file: &str, why: &str) -> ModelError {
 
 /// By the name, because a safetensors file may begin with any byte.
 fn format_of(file: &str) -> WeightFormat {
-    match Path::new(file).extension().and_then(OsStr::to_str) {
-        Some("bin" | "pt" | "pth" | "ckpt") => WeightFormat::Torch,
-        _ => WeightFormat::Safetensors,
+    match is_torch(Path::new(file)) {
+        true => WeightFormat::Torch,
+        false => WeightFormat::Safetensors,
     }
+}
+
+/// Whether a file's name ends as those of `torch.save` do, in letters of either size.
+pub(crate) fn is_torch(path: &Path) -> bool {
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    ["bin", "pt", "pth", "ckpt"]
+        .iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 /// The tensors of all `files` (pairs of a name for messages and content), by their own names.

@@ -383,6 +383,23 @@ impl Weights {
         }
     }
 
+    /// As [`Self::get`] for a layer that copies what it gets: zeros in the shape of `placeholder` where the tensor is not read.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(super) fn get_or(
+        &self,
+        name: &str,
+        shape: &[usize],
+        placeholder: &[usize],
+    ) -> Built<Tensor> {
+        self.refuse_training(name)?;
+        match self.tensor(name, shape)? {
+            Some(tensor) => Ok(tensor),
+            None => self.placeholder(placeholder),
+        }
+    }
+
     /// A linear layer, `{name}.weight [o, i]` and `{name}.bias [o]`. Its weights may learn.
     ///
     /// # Errors
@@ -537,7 +554,7 @@ impl Weights {
 
     /// Frozen `{name}.weight` and `{name}.bias`. Where one does not fit, both are zeros in the shapes of `placeholders`,
     /// so that the layer can be built and the search for misfits goes on.
-    fn pair(
+    pub(super) fn pair(
         &self,
         name: &str,
         shapes: (&[usize], &[usize]),

@@ -330,7 +330,11 @@ fn the_training_is_copied_as_a_command() {
     let mut studio = Studio::new();
     studio.step_until("first clip", App::is_ready);
     studio.type_into("New subject", "a bear's cub");
-    studio.harness.get_by_label("Run").click();
+    // The menu; a pane has the same name.
+    studio
+        .harness
+        .get_by_role_and_label(Role::Button, "Run")
+        .click();
     studio.harness.run_steps(2);
     studio.harness.get_by_label("Copy as command").click();
     let copied = (0..20).find_map(|_| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::server::{Server, Twist};
+use super::server::{Proxy, Server, Twist};
 use crate::common::{ended, errors, fails, image_model, micro_model, moving_square};
 
 struct Desk {
@@ -306,6 +306,63 @@ fn what_goes_wrong_is_told_with_what_to_do() {
     let output = get().output().unwrap();
     ended(&output, 0, &["are left to download"]);
     assert_eq!(desk.state("zeroscope"), "present");
+}
+
+/// The hub is asked through the proxy that the environment names; one that is none is not passed over.
+#[test]
+fn a_socks_proxy_leads_to_the_hub() {
+    let desk = Desk::new();
+    let proxy = Proxy::to(&desk.server);
+    let get = |variable: &str, address: &str| {
+        let mut get = desk.program(&["models", "get", "zeroscope", "--yes"]);
+        get.env("HF_ENDPOINT", "http://hub.test");
+        for name in ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+            get.env_remove(name).env_remove(name.to_ascii_lowercase());
+        }
+        get.env(variable, address);
+        get
+    };
+    let wrong = get("HTTPS_PROXY", "gopher://hub.test");
+    fails(wrong, 2, &["HTTPS_PROXY", "socks5h://HOST:PORT"]);
+    assert!(desk.server.asked().is_empty());
+    let output = get("ALL_PROXY", &proxy.address()).output().unwrap();
+    ended(&output, 0, &[]);
+    assert_eq!(desk.state("zeroscope"), "present");
+    let asked = proxy.asked();
+    assert!(!asked.is_empty() && asked.iter().all(|name| name == "hub.test"));
+}
+
+#[test]
+fn a_tilde_in_hf_home_is_the_home_of_whoever_runs_the_program() {
+    let desk = Desk::new();
+    let mut get = desk.program(&["models", "get", "zeroscope", "--yes"]);
+    get.env("HOME", desk.path()).env("HF_HOME", "~/home");
+    let output = get.output().unwrap();
+    ended(&output, 0, &[]);
+    let folder = PathBuf::from(stdout(&output).trim());
+    assert!(folder.starts_with(desk.entry()), "{}", folder.display());
+    assert!(!desk.path().join("~").exists());
+}
+
+/// What is said of the memory is said of a clip of this size.
+#[test]
+fn a_list_says_for_which_size_the_memory_is_told() {
+    let desk = Desk::new();
+    let row = |arguments: &[&str]| {
+        let list = stdout(&desk.done(&[&["models", "list", "--json"], arguments].concat()));
+        let rows: serde_json::Value = serde_json::from_str(&list).unwrap();
+        rows[0].clone()
+    };
+    let own = row(&[]);
+    assert_eq!(
+        (&own["name"], &own["memory_size"]),
+        (&"zeroscope".into(), &"576x320".into())
+    );
+    assert_eq!(own["memory_frames"], 16);
+    let smaller = row(&["--size", "256x256", "--frames", "8"]);
+    assert_eq!(smaller["memory_size"], "256x256");
+    assert_eq!(smaller["memory_frames"], 8);
+    assert!(smaller["memory_bytes"].as_u64() < own["memory_bytes"].as_u64());
 }
 
 #[test]

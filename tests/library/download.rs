@@ -332,6 +332,49 @@ fn a_way_that_brings_nothing_is_given_up() {
     place.holds_nothing_half();
 }
 
+/// In the middle of a file the network goes away, and comes back before patience ends.
+#[test]
+fn a_network_that_is_gone_for_a_moment_does_not_end_a_download() {
+    let place = Place::new();
+    let size = place.server.size(UNET);
+    let cut = Twist::Cut {
+        after: size / 2,
+        times: 1,
+    };
+    place.server.twist(UNET, cut.clone());
+    place.server.twist(UNET, Twist::Gone { times: 2 });
+    let folder = place.get().unwrap();
+    assert!(fs::read(folder.join(UNET)).unwrap() == place.server.content(UNET));
+    assert_eq!(place.server.content_asked(UNET).len(), 2);
+    assert_eq!(place.server.sent(UNET), size, "no byte comes twice");
+
+    // One that does not come back.
+    let place = Place::new();
+    place.server.twist(UNET, cut);
+    place.server.twist(UNET, Twist::Gone { times: 100 });
+    let error = place.get().unwrap_err();
+    assert!(
+        matches!(&error, LibraryError::Dropped { file, .. } if file == UNET),
+        "{error}"
+    );
+    assert_eq!(place.server.content_asked(UNET).len(), 1);
+    assert_eq!(place.parts().len(), 1, "what came is kept");
+    place.holds_nothing_half();
+
+    // One that was not there in the first place is told at once.
+    let mut place = Place::new();
+    let plan = place
+        .hub
+        .plan(zeroscope(), &place.library.cache, &mut go_on)
+        .unwrap();
+    place.hub.endpoint = "http://127.0.0.1:1".to_owned();
+    let fetched = place.library.fetch(&place.hub, &plan, &mut go_on);
+    assert!(
+        matches!(fetched, Err(LibraryError::Unreachable { .. })),
+        "{fetched:?}"
+    );
+}
+
 #[test]
 fn whoever_is_not_let_in_is_told_how_to_be() {
     for (status, token, says) in [

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use spectral_motion::library::{Entry, Kind, Known, LibraryError, Removed, State};
+use spectral_motion::models::ModelFolder;
 
 use super::{Place, files_in, go_on, zeroscope};
 use crate::common::{golden, image_model, micro_model};
@@ -257,6 +258,69 @@ fn only_what_was_downloaded_here_is_removed() {
         matches!(again, Err(LibraryError::NotOurs { .. })),
         "{again:?}"
     );
+}
+
+#[test]
+fn what_another_program_is_downloading_is_not_removed() {
+    let place = Place::new();
+    let folder = place.get().unwrap();
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    let lock = place.library.cache.root().join(format!(
+        ".locks/models--cerspense--zeroscope_v2_576w/{}.lock",
+        place.server.checksum(vae)
+    ));
+    let held = fs::File::create(&lock).unwrap();
+    held.try_lock().unwrap();
+    let error = place.library.remove("zeroscope").unwrap_err();
+    assert!(
+        matches!(&error, LibraryError::Busy { file } if file == vae),
+        "{error}"
+    );
+    // Not a file of it is gone, and what was downloaded here is still known to have been.
+    assert!(place.library.check("zeroscope", &mut go_on).unwrap() > 5);
+    assert!(folder.join(vae).is_file());
+    drop(held);
+    place.library.remove("zeroscope").unwrap();
+    assert!(!folder.exists());
+    assert!(lock.is_file(), "another program may be waiting for it");
+}
+
+/// A ControlNet and an estimator of depth as other programs download them: the cache's folder of the one model is named.
+#[test]
+fn a_network_in_the_cache_is_added_by_the_folder_of_its_model() {
+    let place = Place::new();
+    for (model, repo, kind) in [
+        (
+            image_model().join("controlnet"),
+            "lllyasviel/sd-controlnet-canny",
+            Kind::ControlNet,
+        ),
+        (
+            golden("depth"),
+            "depth-anything/Depth-Anything-V2-Small-hf",
+            Kind::Depth,
+        ),
+    ] {
+        let entry = place.library.cache.entry(repo);
+        copy(&model, &entry.join("snapshots/0123abcd"));
+        // An older version, which is not the one in use.
+        fs::create_dir_all(entry.join("snapshots/4567ef")).unwrap();
+        fs::write(entry.join("snapshots/4567ef/config.json"), "{}").unwrap();
+        let two = place.library.add(&entry, Some("two")).unwrap_err();
+        assert!(two.to_string().contains("2 versions"), "{two}");
+        fs::create_dir_all(entry.join("refs")).unwrap();
+        fs::write(entry.join("refs/main"), "0123abcd\n").unwrap();
+        place.library.add(&entry, Some("one")).unwrap();
+        let one = place.library.entry("one").unwrap();
+        assert_eq!((one.kind, one.state), (Some(kind), State::Present));
+        if kind == Kind::ControlNet {
+            let model = ModelFolder::open(&image_model()).unwrap();
+            let led = model.with_controlnet(&entry).unwrap();
+            let version = entry.join("snapshots/0123abcd");
+            assert_eq!(led.controlnet_dir(), Some(version));
+        }
+        place.library.remove("one").unwrap();
+    }
 }
 
 #[test]

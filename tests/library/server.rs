@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -50,6 +50,8 @@ pub enum Twist {
     },
     /// The content is at another address.
     Elsewhere(String),
+    /// After the first connection for content the hub leads so many times to where nobody answers, as if the network were gone.
+    Gone { times: usize },
     /// The hub says no checksum.
     NoChecksum,
 }
@@ -275,6 +277,7 @@ impl Inner {
             if let Twist::Cut { times, .. }
             | Twist::CutWithoutLength { times, .. }
             | Twist::Stall { times, .. }
+            | Twist::Gone { times }
             | Twist::Status { times, .. } = twist
             {
                 if *times == 0 {
@@ -320,8 +323,12 @@ impl Inner {
         if file.is_large || elsewhere.is_some() {
             headers.push(("X-Linked-Size", file.content.len().to_string()));
             headers.push(("X-Linked-ETag", checksum));
-            let place = match elsewhere {
-                Some(Twist::Elsewhere(address)) => format!("{address}/content/{path}"),
+            let begun = self.connections.lock().unwrap().contains_key(path);
+            let is_gone = |twist: &Twist| matches!(twist, Twist::Gone { .. }) && begun;
+            let gone = self.twisted(path, is_gone);
+            let place = match (elsewhere, gone) {
+                (Some(Twist::Elsewhere(address)), _) => format!("{address}/content/{path}"),
+                (_, Some(_)) => format!("http://127.0.0.1:1/content/{path}"),
                 _ => format!("/content/{path}"),
             };
             headers.push(("Location", place));
@@ -363,7 +370,7 @@ impl Inner {
         let twist = self.twisted(path, |twist| {
             !matches!(
                 twist,
-                Twist::Status { .. } | Twist::Elsewhere(_) | Twist::NoChecksum
+                Twist::Status { .. } | Twist::Elsewhere(_) | Twist::Gone { .. } | Twist::NoChecksum
             )
         });
         let mut content = file.content.clone();
@@ -436,6 +443,95 @@ impl Inner {
         }
         stream.shutdown(Shutdown::Write)
     }
+}
+
+/// A SOCKS5 proxy that leads to a hub on this computer, whatever name is asked for.
+pub struct Proxy {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+    stopped: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    pub fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, stopped) = (Arc::default(), Arc::<AtomicBool>::default());
+        let (names, to, end) = (Arc::clone(&asked), server.port, Arc::clone(&stopped));
+        let listening = named(move || {
+            for stream in listener.incoming() {
+                if end.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (Ok(stream), names) = (stream, Arc::clone(&names)) else {
+                    continue;
+                };
+                // Whoever asked may have gone away.
+                named(move || {
+                    lead(stream, to, &names).ok();
+                });
+            }
+        });
+        Self {
+            port,
+            asked,
+            stopped,
+            listening: Some(listening),
+        }
+    }
+
+    /// Its address, for a client that leaves names to it.
+    pub fn address(&self) -> String {
+        format!("socks5h://127.0.0.1:{}", self.port)
+    }
+
+    /// The names that were asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        // Wakes the one that listens.
+        TcpStream::connect(("127.0.0.1", self.port)).ok();
+        if let Some(listening) = self.listening.take() {
+            listening.join().ok();
+        }
+    }
+}
+
+fn named(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let thread = thread::Builder::new().name("proxy".to_owned());
+    thread.spawn(work).unwrap()
+}
+
+/// One connection through the proxy. Source: RFC 1928.
+fn lead(mut client: TcpStream, to: u16, asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut start = [0; 2];
+    client.read_exact(&mut start)?;
+    client.read_exact(&mut vec![0; start[1].into()])?;
+    client.write_all(&[5, 0])?;
+    // Version, connect, nothing, a name, and its length.
+    let mut request = [0; 5];
+    client.read_exact(&mut request)?;
+    assert_eq!(request[..4], [5, 1, 0, 3], "a name is asked for");
+    let mut name = vec![0; request[4].into()];
+    client.read_exact(&mut name)?;
+    client.read_exact(&mut [0; 2])?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    asked.lock().unwrap().push(name);
+    let mut server = TcpStream::connect(("127.0.0.1", to))?;
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+    let (mut questions, mut answered) = (client.try_clone()?, server.try_clone()?);
+    named(move || {
+        std::io::copy(&mut questions, &mut answered).ok();
+        answered.shutdown(Shutdown::Write).ok();
+    });
+    std::io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Write)
 }
 
 fn head(

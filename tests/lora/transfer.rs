@@ -225,6 +225,8 @@ fn requests_that_cannot_be_are_refused() {
     );
     let text = place.path("text.pt");
     fs::write(&text, b"dear all").unwrap();
+    let loud = place.path("LOUD.PT");
+    fs::write(&loud, b"DEAR ALL").unwrap();
     let gone = place.path("gone.pt");
     for (loras, says) in [
         (
@@ -238,6 +240,7 @@ fn requests_that_cannot_be_are_refused() {
             "wrong.safetensors cannot be put on this model",
         ),
         (vec![(text.as_path(), 1.0)], "text.pt"),
+        (vec![(loud.as_path(), 1.0)], "not a PyTorch file"),
         (vec![(gone.as_path(), 1.0)], "gone.pt"),
     ] {
         let report = refused(Request::Sample(Box::new(with(&place, "refused", &loras))));
@@ -397,6 +400,18 @@ fn the_command_line_exports_checks_and_samples() {
         (16, 64),
     );
     let words = format!("{}:0.25", words.display());
+    // PEFT's own names, without the file that PEFT writes beside them.
+    let adapter = place.path("adapter.safetensors");
+    let query = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
+    let factors = [("A", noise(1, &[2, 32])), ("B", noise(2, &[32, 2]))];
+    let factors = factors.map(|(name, x)| (format!("{query}.lora_{name}.weight"), x));
+    save(&adapter, factors.into_iter().collect());
+    let assumed = "its alpha is in adapter_config.json, which is not beside it";
+    let (out, _) = run(
+        &["lora", "check", "adapter.safetensors", "--model", model],
+        0,
+    );
+    assert!(out.contains(&format!("Note     {assumed}")), "{out}");
     let (_, err) = run(
         &[
             "sample",
@@ -409,6 +424,8 @@ fn the_command_line_exports_checks_and_samples() {
             "motion.safetensors:0.5",
             "--lora",
             &words,
+            "--lora",
+            "adapter.safetensors",
             "-o",
             "film.gif",
         ],
@@ -416,6 +433,10 @@ fn the_command_line_exports_checks_and_samples() {
     );
     assert!(
         err.contains("adapters of rank 2") && err.contains("strength 0.25"),
+        "{err}"
+    );
+    assert!(
+        err.contains(&format!("LoRA adapter.safetensors: {assumed}")),
         "{err}"
     );
     let (_, err) = run(

@@ -9,6 +9,7 @@ use spectral_motion::pipelines::estimate_depth;
 use spectral_motion::video::Frame;
 use std::ops::ControlFlow;
 
+use crate::common::allocation::measured;
 use crate::common::golden;
 
 fn folder() -> PathBuf {
@@ -98,6 +99,7 @@ fn a_folder_that_is_none_or_damaged_is_refused_in_words() {
     );
     assert!(says(&with("\"patch_size\": 14", "\"patch_size\": 0")).contains("patch_size"));
     assert!(says(&with("\"hidden_size\": 24", "\"hidden_size\": 9999999")).contains("hidden_size"));
+    assert!(says(&with("\"image_size\": 56", "\"image_size\": 13")).contains("image_size"));
 
     let open = || DepthAnything::open(place.path(), &Device::Cpu).map(drop);
     assert!(matches!(open(), Err(ModelError::Incomplete { .. })));
@@ -120,4 +122,48 @@ fn a_folder_that_is_none_or_damaged_is_refused_in_words() {
     )
     .unwrap();
     assert!(open().is_err());
+}
+
+/// What a configuration asks for is held against the weight file before anything of that size is made.
+#[test]
+fn a_configuration_that_asks_for_far_more_than_there_is_costs_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(folder().join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["neck_hidden_sizes"] = vec![8192; 4].into();
+    config["fusion_hidden_size"] = 2048.into();
+    std::fs::write(place.path().join("config.json"), config.to_string()).unwrap();
+    let weights = place.path().join("model.safetensors");
+    let none = std::collections::HashMap::<String, Tensor>::new();
+    candle_core::safetensors::save(&none, &weights).unwrap();
+    let (opened, asked) = measured(|| DepthAnything::open(place.path(), &Device::Cpu).map(drop));
+    assert!(matches!(opened, Err(ModelError::Keys(_))), "{opened:?}");
+    assert!(asked.peak < 1 << 20, "{asked:?}");
+
+    // Nor is a configuration read that is larger than any.
+    let mut long = text.into_bytes();
+    long.resize(17 << 20, b' ');
+    std::fs::write(place.path().join("config.json"), long).unwrap();
+    assert!(!DepthAnything::is_folder(place.path()));
+    let error = DepthAnything::open(place.path(), &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("larger than 16 MiB"), "{error}");
+}
+
+#[test]
+fn the_cache_of_other_programs_is_understood() {
+    let place = tempfile::tempdir().unwrap();
+    let entry = place
+        .path()
+        .join("models--depth-anything--Depth-Anything-V2-Small-hf");
+    let version = entry.join("snapshots/0123abcd");
+    std::fs::create_dir_all(&version).unwrap();
+    assert!(!DepthAnything::is_folder(&entry));
+    let error = DepthAnything::check(&entry).unwrap_err();
+    assert!(matches!(error, ModelError::Mistaken { .. }), "{error}");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder().join(file), version.join(file)).unwrap();
+    }
+    assert!(DepthAnything::is_folder(&entry));
+    DepthAnything::check(&entry).unwrap();
+    DepthAnything::open(&entry, &Device::Cpu).unwrap();
 }

@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use spectral_motion::models::{
-    AutoencoderKL, ClipTextConfig, ClipTextModel, ClipTokenizer, ControlNetModel, InflatedUNet,
-    Inflation, LoraDeltas, LoraFile, ModelFolder, UNet3DConditionModel, Weights,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, ClipTokenizer, ControlNetModel, DepthAnything,
+    InflatedUNet, Inflation, LoraDeltas, LoraFile, ModelFolder, UNet3DConditionModel, Weights,
 };
+use spectral_motion::nn::no_grad;
 use spectral_motion::schedulers::{Ddim, DpmSolver, ReferenceInversion};
 
 use super::torch_writer::{Pickle, checkpoint, checkpoint_of, floats};
@@ -395,6 +396,28 @@ fn configurations_of_image_models_survive_any_damage() {
             assert!(limits.width >= 1 && limits.height >= 1);
         });
     }
+}
+
+/// What is accepted looks at a picture of two patches.
+#[test]
+fn configurations_of_estimators_of_depth_survive_any_damage() {
+    let copy = copy_of(&golden("depth"));
+    let weights = fs::read(copy.path().join("model.safetensors")).unwrap();
+    let kind = Kind {
+        beside: weights.len(),
+        rarely: 4,
+        ..Kind::whole(
+            "depth/config.json",
+            copy.path().join("config.json"),
+            WEIGHTS,
+        )
+    };
+    let read = || DepthAnything::open(copy.path(), &Device::Cpu).ok();
+    kind.survives(&read, &|model| {
+        let shape = (1, model.patch(), 2 * model.patch(), 3);
+        let picture = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        drop(no_grad(|| model.forward(&picture)));
+    });
 }
 
 #[test]

@@ -58,7 +58,11 @@ impl Stage {
             });
         };
         let fused = config.fusion_hidden_size;
-        let conv = weights.get(&format!("convs.{i}.weight"), &[fused, channels, 3, 3])?;
+        let conv = weights.get_or(
+            &format!("convs.{i}.weight"),
+            &[fused, channels, 3, 3],
+            &[1, 1, 3, 3],
+        )?;
         Ok(Self {
             projection: at.conv2d("projection", wide, 1, Conv2dConfig::default())?,
             resize,
@@ -84,9 +88,11 @@ impl Stage {
 
 /// The linear layer `[k k o, i]` of a transposed convolution with a kernel of `k` places and as large a stride.
 fn enlarging(weights: &Weights, c: usize, k: usize) -> Built<Linear> {
-    let weight = weights.get("resize.weight", &[c, c, k, k])?;
-    let bias = weights.get("resize.bias", &[c])?;
-    let weight = weight.permute((2, 3, 1, 0))?.reshape((k * k * c, c))?;
+    let shapes: (&[usize], &[usize]) = (&[c, c, k, k], &[c]);
+    let (weight, bias) = weights.pair("resize", shapes, (&[1, 1, k, k], &[1]))?;
+    // Of the tensor, not of the configuration: what is only compared with the files is a small placeholder.
+    let (i, o, _, _) = weight.dims4()?;
+    let weight = weight.permute((2, 3, 1, 0))?.reshape((k * k * o, i))?;
     let bias = bias.unsqueeze(0)?.repeat((k * k, 1))?.flatten_all()?;
     let linear = Linear::new(
         Param::frozen(weight.contiguous()?),

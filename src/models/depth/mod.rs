@@ -8,12 +8,15 @@ mod backbone;
 mod head;
 mod resize;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
 use serde::Deserialize;
 
 use super::error::ModelError;
+use super::layout::incomplete;
+use super::mistake::resolve_network;
+use super::source::FileSource;
 use super::weights::Weights;
 use backbone::Dinov2;
 use head::DptHead;
@@ -176,6 +179,12 @@ impl DepthAnythingConfig {
                 inner.num_hidden_layers
             ));
         }
+        if inner.image_size < inner.patch_size {
+            return Err(format!(
+                "image_size is {}, less than a patch of {}",
+                inner.image_size, inner.patch_size
+            ));
+        }
         if !self.fusion_hidden_size.is_multiple_of(2)
             || !inner.hidden_size.is_multiple_of(inner.num_attention_heads)
             || self.patch_size != inner.patch_size
@@ -197,46 +206,53 @@ pub struct DepthAnything {
 }
 
 impl DepthAnything {
-    /// Whether a folder says of itself that it is one.
+    /// Whether a folder says of itself that it is one. It may be the folder of one model in Hugging Face's cache.
     #[must_use]
     pub fn is_folder(path: &Path) -> bool {
         #[derive(Deserialize)]
         struct Kind {
             model_type: String,
         }
-        let text = std::fs::read_to_string(path.join(CONFIG));
+        let text = resolve_network(path).and_then(|folder| FileSource::Dir(folder).text(CONFIG));
         text.is_ok_and(|text| {
             serde_json::from_str::<Kind>(&text).is_ok_and(|kind| kind.model_type == MODEL_TYPE)
         })
     }
 
-    /// Reads `config.json` and the weights of a folder.
+    /// Reads `config.json` and the weights of a folder, which may be the folder of one model in Hugging Face's cache.
     ///
     /// # Errors
     /// [`ModelError`] when a file is missing, cannot be understood or does not fit.
     pub fn open(folder: &Path, device: &Device) -> Built<Self> {
-        let text =
-            std::fs::read_to_string(folder.join(CONFIG)).map_err(|_| missing(folder, CONFIG))?;
-        let config = DepthAnythingConfig::from_json(&text)?;
-        let file = WEIGHTS
-            .iter()
-            .map(|name| folder.join(name))
-            .find(|file| file.is_file());
-        let Some(file) = file else {
-            return Err(missing(folder, WEIGHTS[0]));
-        };
-        let weights = Weights::open(&[file], DType::F32, device)?;
+        let (weights, config) = Self::compared(folder, device)?;
         let network = Self::new(&weights, &config, device)?;
         weights.finish()?;
         Ok(network)
     }
 
-    /// Whether [`Self::open`] would succeed.
+    /// Holds the names and shapes in the weight file of a folder against its configuration. No weight is read.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn check(folder: &Path) -> Built<()> {
-        Self::open(folder, &Device::Cpu).map(drop)
+        Self::compared(folder, &Device::Cpu).map(drop)
+    }
+
+    /// The weights of a folder, none of which is read before all of them are known to be there and to fit.
+    fn compared(folder: &Path, device: &Device) -> Built<(Weights, DepthAnythingConfig)> {
+        let source = FileSource::Dir(resolve_network(folder)?);
+        let missing = |file: &str| incomplete(&source, vec![file.to_owned()]);
+        if !source.has(CONFIG) {
+            return Err(missing(CONFIG));
+        }
+        let config = DepthAnythingConfig::from_json(&source.text(CONFIG)?)?;
+        let file = WEIGHTS.into_iter().find(|name| source.has(name));
+        let file = file.ok_or_else(|| missing(WEIGHTS[0]))?;
+        let weights = Weights::from_source(&source, &[file.to_owned()], DType::F32, device)?;
+        let layout = weights.without_reading();
+        Self::new(&layout, &config, &Device::Cpu)?;
+        layout.finish()?;
+        Ok((weights, config))
     }
 
     /// The network with these weights.
@@ -288,13 +304,5 @@ impl DepthAnything {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
-    }
-}
-
-fn missing(folder: &Path, file: &str) -> ModelError {
-    ModelError::Incomplete {
-        path: PathBuf::from(folder),
-        missing: vec![file.to_owned()],
-        partial: Vec::new(),
     }
 }

@@ -14,13 +14,13 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterName, Factor};
-use super::error::{KeyReport, ModelError, WrongShape, shown};
+use super::error::{KeyReport, ModelError, WrongShape, enumerate, shown};
 use super::weight_file::{OneFile, StoredTensor};
 pub(super) use merge::Delta;
 pub use merge::LoraDeltas;
 use names::{Key, LayerName, Role};
 pub use names::{LoraFormat, LoraPart};
-use settings::PeftSettings;
+use settings::{PEFT_FILE, PeftSettings};
 
 /// A rank no layer needs; keeps a file of many tiny tensors from asking for large products.
 const MOST_RANK: usize = 65_536;
@@ -71,6 +71,8 @@ pub struct LoraFile {
     /// What the names are those of, where this program cannot use it.
     kind: Option<&'static str>,
     settings: PeftSettings,
+    /// Words of its own that it learned beside the networks.
+    words: Vec<String>,
     notes: BTreeMap<String, String>,
 }
 
@@ -100,6 +102,8 @@ pub struct FittedLora {
     pub format: LoraFormat,
     /// Its layers, in the order of their names.
     pub layers: Vec<FittedLayer>,
+    /// What a person should know of it though it fits, each the rest of a sentence.
+    pub remarks: Vec<String>,
 }
 
 impl FittedLayer {
@@ -164,10 +168,11 @@ impl LoraFile {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let file = path.display().to_string();
         let OneFile {
-            named,
+            mut named,
             listed,
             notes,
         } = OneFile::open(path)?;
+        let words = names::take_words(&mut named, &notes);
         let mut lora = Self {
             kind: names::other_kind(named.keys().map(String::as_str)),
             settings: PeftSettings::read(path, &named, &notes).map_err(|why| ModelError::Lora {
@@ -179,6 +184,7 @@ impl LoraFile {
             pairs: BTreeMap::new(),
             listed: Vec::new(),
             unknown: Vec::new(),
+            words,
             notes,
         };
         if lora.settings.dora {
@@ -218,6 +224,22 @@ impl LoraFile {
     #[must_use]
     pub fn note(&self, key: &str) -> Option<&str> {
         self.notes.get(key).map(String::as_str)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.settings.are_missing && self.pairs.values().any(|pair| pair.alpha.is_none()) {
+            remarks.push(format!(
+                "its alpha is in {PEFT_FILE}, which is not beside it; alpha = rank is assumed"
+            ));
+        }
+        if !self.words.is_empty() {
+            let words = enumerate(&self.words);
+            remarks.push(format!(
+                "what it learned for words of its own is not used ({words})"
+            ));
+        }
+        remarks
     }
 
     fn refuse(&self, why: impl Into<String>) -> ModelError {
@@ -299,7 +321,8 @@ impl LoraFile {
                 Role::Down => &mut pair.down,
                 Role::Up => &mut pair.up,
                 Role::Alpha => {
-                    pair.alpha = Some(scalar(&tensor).ok_or_else(|| {
+                    let alpha = tensor.number().filter(|number| number.is_finite());
+                    pair.alpha = Some(alpha.ok_or_else(|| {
                         let why = format!("{} is no number", shown(&name));
                         ModelError::Lora {
                             file: self.file.clone(),
@@ -348,6 +371,7 @@ impl LoraFile {
             file: self.file.clone(),
             format: self.format,
             layers: Vec::new(),
+            remarks: self.remarks(),
         };
         let mut report = KeyReport {
             files: self.file.clone(),
@@ -511,16 +535,6 @@ fn fit_layer(
         down: down.clone(),
         up: up.clone(),
     })
-}
-
-/// The single number of a tensor.
-fn scalar(tensor: &StoredTensor) -> Option<f64> {
-    if tensor.shape().iter().any(|&size| size != 1) {
-        return None;
-    }
-    let read = tensor.read(DType::F64, &Device::Cpu).ok()?;
-    let number = read.flatten_all().ok()?.to_vec1::<f64>().ok()?;
-    number.first().copied().filter(|number| number.is_finite())
 }
 
 /// `unet:3:up` of cloneofsimo's safetensors.

@@ -1,6 +1,9 @@
 //! What the programs that train LoRA files call the tensors in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use super::super::weight_file::StoredTensor;
 
 /// Which network of a model a LoRA changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,16 +112,16 @@ pub(super) fn parse(name: &str) -> Option<Key> {
 }
 
 fn kohya(name: &str) -> Option<Key> {
-    let (part, rest) = match (
-        name.strip_prefix("lora_unet_"),
-        name.strip_prefix("lora_te_"),
-    ) {
-        (Some(rest), _) => (LoraPart::Unet, rest),
-        (None, Some(rest)) => (
-            LoraPart::Text,
-            rest.strip_prefix("text_model_").unwrap_or(rest),
-        ),
-        (None, None) => return None,
+    // With its number where diffusers wrote the file, also for a model that has one text encoder.
+    let text = || {
+        let rest = ["lora_te_", "lora_te1_"]
+            .into_iter()
+            .find_map(|start| name.strip_prefix(start))?;
+        Some(rest.strip_prefix("text_model_").unwrap_or(rest))
+    };
+    let (part, rest) = match name.strip_prefix("lora_unet_") {
+        Some(rest) => (LoraPart::Unet, rest),
+        None => (LoraPart::Text, text()?),
     };
     let endings = [
         (".lora_down.weight", Role::Down),
@@ -179,6 +182,28 @@ fn projection(part: LoraPart, layer: &str) -> Option<String> {
     Some(format!("{attention}.{name}"))
 }
 
+/// Takes out the words that were learned beside the networks (pivotal tuning, textual inversion), which are no part of a LoRA,
+/// and gives the words themselves. cloneofsimo marks them in the header, other programs by the start of a tensor's name.
+pub(super) fn take_words(
+    named: &mut BTreeMap<String, StoredTensor>,
+    notes: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let mut words = BTreeSet::new();
+    named.retain(|name, _| {
+        let bundled = name.strip_prefix("bundle_emb.");
+        let word = match bundled {
+            Some(rest) => rest.split('.').next(),
+            None => notes
+                .get(name)
+                .is_some_and(|note| note == "<embed>")
+                .then_some(name.as_str()),
+        };
+        words.extend(word.map(str::to_owned));
+        word.is_none()
+    });
+    words.into_iter().collect()
+}
+
 /// What these names are those of, where this program cannot use it: known families by their own spelling.
 pub(super) fn other_kind<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     const KINDS: &[(&str, &str)] = &[
@@ -200,7 +225,6 @@ pub(super) fn other_kind<'a>(names: impl IntoIterator<Item = &'a str>) -> Option
             ".lora_mid.",
             "it holds products of three factors (LoCon with CP decomposition)",
         ),
-        ("lora_te1_", "it was made for Stable Diffusion XL"),
         ("lora_te2_", "it was made for Stable Diffusion XL"),
         ("text_encoder_2.", "it was made for Stable Diffusion XL"),
         (
@@ -308,11 +332,17 @@ mod tests {
             let key = parse(name).unwrap();
             assert_eq!((key.part, &key.layer), (LoraPart::Text, &dotted), "{name}");
         }
-        let key = parse("lora_te_text_model_encoder_layers_3_mlp_fc1.lora_up.weight").unwrap();
-        assert_eq!(
-            key.layer,
-            LayerName::Underscored("encoder_layers_3_mlp_fc1".to_owned())
-        );
+        let underscored = LayerName::Underscored("encoder_layers_3_mlp_fc1".to_owned());
+        for start in ["lora_te_", "lora_te1_"] {
+            let name = format!("{start}text_model_encoder_layers_3_mlp_fc1.lora_up.weight");
+            let key = parse(&name).unwrap();
+            assert_eq!(
+                (key.part, &key.layer),
+                (LoraPart::Text, &underscored),
+                "{name}"
+            );
+            assert_eq!(other_kind([name.as_str()]), None);
+        }
     }
 
     #[test]
@@ -323,7 +353,7 @@ mod tests {
             "lora_unet_.alpha",
             ".lora_up.weight",
             "a.to_x_lora.up.weight",
-            "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+            "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
         ] {
             assert_eq!(parse(name), None, "{name}");
         }

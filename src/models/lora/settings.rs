@@ -13,7 +13,7 @@ use super::names::LoraPart;
 /// Where diffusers keeps the settings of a PEFT adapter, as JSON.
 const PEFT_SETTINGS: &str = "lora_adapter_metadata";
 /// Where PEFT itself keeps them: a file beside the tensors.
-const PEFT_FILE: &str = "adapter_config.json";
+pub(super) const PEFT_FILE: &str = "adapter_config.json";
 
 /// What PEFT says about the adapters of a file.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct PeftSettings {
     by_part: BTreeMap<Option<LoraPart>, PartSettings>,
     /// Whether they are no plain LoRA.
     pub dora: bool,
+    /// Whether there should be some, and nobody knows where.
+    pub are_missing: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,21 +42,24 @@ impl PeftSettings {
         named: &BTreeMap<String, StoredTensor>,
         notes: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
+        // PEFT's own files have nothing about it in their headers.
+        let by_peft = named
+            .keys()
+            .any(|name| name.starts_with("base_model.model."));
         let beside = match notes.get(PEFT_SETTINGS) {
-            Some(_) => None,
-            None if named
-                .keys()
-                .any(|name| name.starts_with("base_model.model.")) =>
-            {
+            None if by_peft => {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 let source = FileSource::Dir(folder.to_owned());
                 let text = source.has(PEFT_FILE).then(|| source.text(PEFT_FILE));
                 text.transpose().map_err(|error| error.to_string())?
             }
-            None => None,
+            _ => None,
         };
         let Some(text) = notes.get(PEFT_SETTINGS).or(beside.as_ref()) else {
-            return Ok(Self::default());
+            return Ok(Self {
+                are_missing: by_peft,
+                ..Self::default()
+            });
         };
         let settings: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
             format!(
@@ -76,9 +81,7 @@ impl PeftSettings {
                 "alpha_pattern" => {
                     let alphas = value.as_object().into_iter().flatten();
                     at.alphas = alphas
-                        .filter_map(|(layer, alpha)| {
-                            Some((layer.trim_start_matches('^').to_owned(), alpha.as_f64()?))
-                        })
+                        .filter_map(|(layer, alpha)| Some((plain(layer), alpha.as_f64()?)))
                         .collect();
                 }
                 "use_rslora" => at.by_root = value.as_bool() == Some(true),
@@ -105,4 +108,13 @@ impl PeftSettings {
             None => 1.0,
         }
     }
+}
+
+/// The layer that a pattern means, by the name it has here: without a text encoder's own `text_model.`.
+fn plain(pattern: &str) -> String {
+    let layer = pattern.trim_start_matches('^');
+    layer
+        .strip_prefix("text_model.")
+        .unwrap_or(layer)
+        .to_owned()
 }
