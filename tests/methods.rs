@@ -126,6 +126,7 @@ fn settings_can_be_typed() {
                 seed: 1 << 60,
                 learning_rate: 1.0 / 3.0,
                 // What a preset sets cannot be left open again.
+                frames: Some(8),
                 sampling_steps: Some(12),
                 guidance: Some(5.0),
                 // Not what their presets say, and at their default.

@@ -97,7 +97,6 @@ impl Pace {
         let known = self.0.get(&key(document, model)).cloned();
         let here = known.is_some();
         let builtin = as_measured.then(|| on_one_core(settings.method));
-        let gigabytes = |mib: f64| format!("{:.1} GB", mib / 1024.0);
         let (mut text, needed_mib) = match known.or(builtin) {
             Some(measured) => {
                 let secs = measured.step_secs * f64::from(settings.steps) + measured.rest_secs;
@@ -133,6 +132,13 @@ impl Pace {
         }
         Estimate { text, is_too_large }
     }
+}
+
+/// Mebibytes as the list of models and the command line tell them: 1 GB is 10^9 bytes.
+#[must_use]
+pub fn gigabytes(mib: f64) -> String {
+    const MIB: f64 = 1_048_576.0;
+    format!("{:.1} GB", mib * MIB / 1e9)
 }
 
 /// Memory that a training on the processor takes, from the shapes of its tensors.
@@ -238,11 +244,11 @@ mod tests {
         pace.learn(&key(&document(40, None), None), 2.0, Some(10.0), 9000.0);
         let second = pace.estimate(&document(40, None), None, Some(8192.0));
         assert!(
-            second.text.starts_with("About 1 min 30 s and 8.8 GB"),
+            second.text.starts_with("About 1 min 30 s and 9.4 GB"),
             "{}",
             second.text
         );
-        assert!(second.is_too_large && second.text.contains("This computer has 8.0 GB"));
+        assert!(second.is_too_large && second.text.contains("This computer has 8.6 GB"));
         let mut other = document(40, None);
         other.settings.method = Method::MotionDirector;
         let third = pace.estimate(&other, None, None);

@@ -4,6 +4,7 @@ use eframe::egui;
 
 use crate::gui::app::App;
 use crate::gui::command::{Command, Menu};
+use crate::gui::estimate::gigabytes;
 use crate::gui::layout::{self, Pane};
 use crate::gui::run::Run;
 use crate::gui::theme;
@@ -97,7 +98,7 @@ fn memory_ui(app: &App, ui: &mut egui::Ui) {
         return;
     };
     let share = (used / total).clamp(0.0, 1.0) as f32;
-    let text = format!("{:.1} GB", used / 1024.0);
+    let text = gigabytes(used);
     let (rect, response) = ui.allocate_exact_size(egui::vec2(72.0, 14.0), egui::Sense::hover());
     let painter = ui.painter();
     painter.rect_filled(rect, 3.0, theme::sunken(ui));
@@ -117,8 +118,8 @@ fn memory_ui(app: &App, ui: &mut egui::Ui) {
         ui.visuals().strong_text_color(),
     );
     let whole = format!(
-        "This program uses {text} of {:.1} GB of memory.",
-        total / 1024.0
+        "This program uses {text} of {} of memory.",
+        gigabytes(total)
     );
     response.widget_info(|| {
         egui::WidgetInfo::labeled(egui::Role::ProgressIndicator, true, whole.clone())
@@ -205,7 +206,11 @@ fn recent_ui(app: &mut App, ui: &mut egui::Ui) {
 
 fn entry_ui(app: &mut App, ui: &mut egui::Ui, command: Command) {
     let about = command.about();
-    let button = egui::Button::new(about.label).shortcut_text(command.shortcut_text(ui.ctx()));
+    let mut button = egui::Button::new(about.label);
+    let keys = command.shortcut_text(ui.ctx());
+    if !keys.is_empty() {
+        button = button.shortcut_text(keys);
+    }
     let response = ui.add_enabled(app.can(command), button);
     if response.on_hover_text(about.tooltip).clicked() {
         app.obey(command);
