@@ -392,6 +392,19 @@ fn what_cannot_be_asked_for_has_exit_code_2() {
         2,
         &["--condition is for ControlVideo alone", "--method"],
     );
+    // A preset may bring the method that knows the flag: then it is the clip that is missing.
+    for flags in [
+        ["--preset", "motion-director", "--rank", "16"],
+        ["--preset", "tune-a-video", "--temporal-bias", "zero"],
+    ] {
+        let mut known = place.transfer(Path::new("missing.mp4"));
+        known.args(flags);
+        let (code, says) = match flags[1] {
+            "tune-a-video" => (2, "Tune-A-Video cannot work with"),
+            _ => (3, "missing.mp4"),
+        };
+        fails(known, code, &[says]);
+    }
     let mut seed = place.transfer(&place.clip);
     seed.args(["--seed", "12345678901234567890"]);
     fails(seed, 2, &["--seed is", "at most"]);
@@ -403,6 +416,11 @@ fn what_cannot_be_asked_for_has_exit_code_2() {
     let mut other = place.transfer(&place.clip);
     other.args(["-o", "mine", "--overwrite"]);
     fails(other, 2, &["diary.txt exists already"]);
+    // A folder of pictures takes no file's place.
+    fs::write(place.path().join("file"), "mine").unwrap();
+    let mut other = place.transfer(&place.clip);
+    other.args(["-o", "file", "--overwrite"]);
+    fails(other, 2, &["exists already", "never take each other"]);
     #[cfg(target_os = "linux")]
     {
         // Not even the administrator can make a file there.

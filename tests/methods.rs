@@ -142,6 +142,23 @@ fn settings_can_be_typed() {
             let config_of_flags = TransferConfig::from_arg_matches(&matches).unwrap();
             let back = explicit_over_preset(&config_of_flags, &matches, None, with_builtin_model);
             assert_eq!(back.unwrap(), config, "{preset:?} {flags:?}");
+            refuse_idle(&matches, &[config.method]).unwrap();
+            // What belongs to another method is left out.
+            let strange = TransferConfig {
+                rank: 7,
+                control_scale: 0.5,
+                temporal_bias: TemporalBias::Random,
+                ..config
+            };
+            for flag in flags_of(&strange, with_builtin_model) {
+                let name = flag
+                    .trim_start_matches("--")
+                    .split('=')
+                    .next()
+                    .unwrap_or_default();
+                let owner = owner_of(&name.replace('-', "_"));
+                assert!(owner.is_none_or(|owner| owner == strange.method), "{flag}");
+            }
         }
     }
     assert!(flags_of(&TransferConfig::default(), true).is_empty());

@@ -8,12 +8,13 @@ use spectral_motion::job::{
     self, Command, DeviceChoice, Event, Outcome, ReplayRequest, Request, ResultRequest,
     SampleRequest, SamplingChanges, Setting, TrainRequest,
 };
+use spectral_motion::methods::Method;
 use spectral_motion::project::{MoreClip, Recipe};
 use spectral_motion::report::Report;
-use spectral_motion::train::TransferConfig;
+use spectral_motion::train::{Start, TransferConfig};
 use spectral_motion::video::{self, Limits};
 
-use crate::common::{micro_model, moving_square};
+use crate::common::{image_model, micro_model, moving_square};
 
 const SAME: &str = "The weights are those of the recipe, bit for bit.";
 
@@ -52,6 +53,8 @@ impl Place {
                 frames: Some(4),
                 sampling_steps: Some(2),
                 seed: 5,
+                preview_every: 2,
+                start: Start::Mixed,
                 ..TransferConfig::default()
             },
             run: Some(self.path("run")),
@@ -182,6 +185,92 @@ fn a_film_is_made_again_to_the_bit() {
     completed(&events);
     assert!(notes(&events).contains(&SAME), "{events:#?}");
     assert_eq!(place.pixels("from the run"), place.pixels("film"));
+}
+
+/// A sample of a training that was stopped, and a preview on its way.
+#[test]
+fn a_film_from_the_middle_of_a_training_is_made_again() {
+    let place = Place::new();
+    completed(&place.transfer("film"));
+    // As if three steps were not all.
+    let path = place.path("run/run.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let longer = text.replacen("\nsteps = 3\n", "\nsteps = 6\n", 1);
+    assert_ne!(longer, text);
+    fs::write(&path, longer).unwrap();
+    completed(&done(
+        Request::Sample(Box::new(SampleRequest {
+            source: place.path("run"),
+            loras: Vec::new(),
+            result: place.result("sample"),
+            changes: SamplingChanges::default(),
+            device: DeviceChoice::Cpu,
+        })),
+        &[],
+    ));
+    let told = recipe(&place.path("sample"));
+    assert_eq!((told.trained_steps, told.settings.steps), (Some(3), 6));
+    let events = place.again(place.replay("sample", "sample again"));
+    completed(&events);
+    assert!(notes(&events).contains(&SAME), "{events:#?}");
+    assert_eq!(place.pixels("sample again"), place.pixels("sample"));
+    assert_eq!(recipe(&place.path("sample again")), told);
+
+    let preview = Recipe {
+        trained_steps: Some(2),
+        preview: true,
+        tuned_sha256: None,
+        ..recipe(&place.path("film"))
+    };
+    let text = serde_json::to_string(&preview).unwrap();
+    fs::write(place.path("film/recipe.json"), text).unwrap();
+    completed(&place.again(ReplayRequest {
+        // As previews are written.
+        scale_to: Some(256),
+        ..place.replay("film", "preview.gif")
+    }));
+    assert_eq!(
+        place.pixels("preview.gif"),
+        place.pixels("run/samples/step-000002.gif")
+    );
+}
+
+/// The edges of a clip and a clip of one's own lead to other films.
+#[test]
+fn what_leads_has_to_be_what_led() {
+    let place = Place::new();
+    let request = TrainRequest {
+        clip: place.clips[0].clone(),
+        subject: "a red square".to_owned(),
+        more_clips: Vec::new(),
+        control: Default::default(),
+        model: Some(image_model()),
+        device: DeviceChoice::Cpu,
+        config: TransferConfig {
+            method: Method::ControlVideo,
+            steps: 1,
+            frames: Some(4),
+            size: Some((64, 64)),
+            sampling_steps: Some(2),
+            ..TransferConfig::default()
+        },
+        run: Some(place.path("run")),
+        result: Some(place.result("film")),
+    };
+    completed(&done(Request::Train(Box::new(request)), &[]));
+    let plain = ReplayRequest {
+        clips: vec![place.clips[0].clone()],
+        model: Some(image_model()),
+        ..place.replay("film", "again")
+    };
+    let mut led = plain.clone();
+    led.control.clip = Some(place.clips[1].clone());
+    let report = failed(place.again(led));
+    assert!(report.headline.contains("Something else leads"), "{report}");
+    assert!(report.to_string().contains("Edges lead it"), "{report}");
+    let events = place.again(plain);
+    completed(&events);
+    assert!(notes(&events).contains(&SAME), "{events:#?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use crate::job::{DeviceChoice, Halt, ResultRequest};
@@ -133,13 +134,14 @@ pub(super) fn settings(
     let refuse = |error: &dyn std::fmt::Display| {
         Report::new(Area::Request, "A setting cannot be used").because(error.to_string())
     };
-    // A suite has several methods.
-    let methods: Vec<Method> = flags
-        .get_many("method")
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    // A suite has several methods, and a preset may bring one.
+    let chosen = flags.get_many("method").into_iter().flatten().copied();
+    let mut methods: Vec<Method> = chosen.collect();
+    if flags.value_source("method") != Some(ValueSource::CommandLine)
+        && let Some(preset) = preset
+    {
+        methods.push(preset.config().map_err(|error| refuse(&error))?.method);
+    }
     refuse_idle(flags, &methods).map_err(|error| refuse(&error))?;
     let config = explicit_over_preset(typed, flags, preset, model.model.is_none());
     let config = config.map_err(|error| refuse(&error))?;

@@ -356,7 +356,8 @@ impl App {
 
     /// Whether the cut, or why there is none, is that of the present clip, model and settings.
     pub(super) fn is_cut_current(&self) -> bool {
-        self.cutting.is_none() && self.cut_key == self.wanted_cut()
+        let is_read = self.current_model().is_some();
+        is_read && self.cutting.is_none() && self.cut_key == self.wanted_cut()
     }
 
     /// Begin and end of what the model sees, in seconds of the source; the whole clip where there is no cut.

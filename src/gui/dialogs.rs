@@ -297,8 +297,8 @@ impl App {
         let mut save = path_field(ui, "Path", path);
         let file = project_file(path.trim());
         // The project's own file is there to be written again.
-        let exists = self.project_path.as_ref() != Some(&file)
-            && self.taken.is(ui.ctx(), &file.display().to_string());
+        let is_own = self.project_path.as_ref() == Some(&file);
+        let exists = !is_own && self.taken.is(ui.ctx(), &file.display().to_string());
         if exists {
             overwrite_ui(ui, overwrite);
         }
@@ -316,7 +316,7 @@ impl App {
             cancel_ui(ui);
         });
         if save {
-            self.write_project(file, *overwrite);
+            self.write_project(file, *overwrite || is_own);
         }
         !save
     }

@@ -300,6 +300,7 @@ fn recipe(form: &ExportForm) -> Result<Option<String>, Halt> {
     let seed = shown.seed.unwrap_or(record.settings.seed);
     let mut recipe = Recipe::of_run(record, shown.prompt.clone(), seed);
     recipe.trained_steps = shown.trained_steps;
+    recipe.preview = shown.trained_steps.is_some();
     serde_json::to_string(&recipe).map(Some).map_err(|error| {
         Halt::Failed(Report::new(Area::Run, "The recipe could not be written").because_of(&error))
     })

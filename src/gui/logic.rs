@@ -206,19 +206,22 @@ impl App {
                 if !bundled {
                     self.remember(&loaded.path);
                 }
-                if is_sample {
-                    self.fill_in_sample(&loaded.path);
+                let had_words = !self.document.subject.is_empty();
+                if is_sample || self.document.clip.is_none() {
+                    self.fill_in_clip(&loaded.path, is_sample);
                 }
                 if self.document.clip.as_ref() != Some(&loaded.path) {
                     self.replace_clips(&loaded.path);
                     if !is_sample && self.document.subject == media::BUNDLED_WORDS {
                         // Words about another clip would teach the model something wrong.
                         self.document.subject.clear();
-                        self.notices.say(
-                            "Say under Clip words what this clip shows: the thing and its movement.",
-                            None,
-                        );
                     }
+                }
+                if had_words && self.document.subject.is_empty() {
+                    self.notices.say(
+                        "Say under Clip words what this clip shows: the thing and its movement.",
+                        None,
+                    );
                 }
                 self.notices.log(format!(
                     "Opened {}: {} frames.",
@@ -317,10 +320,12 @@ impl App {
             self.document.subject = subject;
         }
         self.document.prompt = recipe.prompt;
-        self.replace_settings(TransferConfig {
+        // Train shall do what was done: the settings of the training, where the film was sampled with others.
+        let settings = recipe.trained_settings.unwrap_or(TransferConfig {
             seed: recipe.seed,
             ..recipe.settings
         });
+        self.replace_settings(settings);
         self.settle_inverted_clip();
         self.notices.log(format!(
             "Settings of a film made with {}.",

@@ -158,11 +158,13 @@ impl App {
     fn step_back(&mut self, choice: ModelChoice) {
         let known = self.model.as_ref().map(|model| model.choice.clone());
         if let ModelChoice::Folder(folder, Some(_)) = &choice {
-            let before = match &known {
-                Some(ModelChoice::Folder(known, before)) if known == folder => before.clone(),
-                _ => None,
-            };
-            self.follow(|document| document.control.controlnet = before);
+            // The model itself was read: it is the ControlNet that was chosen since.
+            if let Some(ModelChoice::Folder(known, before)) = &known
+                && known == folder
+            {
+                let before = before.clone();
+                self.follow(|document| document.control.controlnet = before);
+            }
             self.shelf.unfit = Some(choice);
         } else if let Some(before) = self.model_before.take()
             && before.chosen == self.document.model

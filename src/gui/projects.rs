@@ -6,6 +6,7 @@ use eframe::egui;
 
 use super::app::{App, Document};
 use super::dialogs::{Dialog, accent_button, cancel_ui};
+use super::media::BUNDLED_WORDS;
 
 /// A project that was read and takes the place of what is open.
 #[derive(Clone, Debug)]
@@ -46,13 +47,17 @@ impl App {
         }
     }
 
-    /// A document without a clip is one about the clip that comes with the program: that is no change of it, and no undo leads
-    /// back to none.
-    pub(super) fn fill_in_sample(&mut self, path: &Path) {
+    /// A document without a clip is one about the clip that is opened first, mostly that which comes with the program: that is no
+    /// change of it, and no undo leads back to none.
+    pub(super) fn fill_in_clip(&mut self, path: &Path, is_sample: bool) {
         let fill = |document: &mut Document| {
             if document.clip.is_none() {
                 document.clip = Some(path.to_owned());
                 (document.settings.start_secs, document.settings.fps) = (0.0, None);
+                if !is_sample && document.subject == BUNDLED_WORDS {
+                    // Words about another clip would teach the model something wrong.
+                    document.subject.clear();
+                }
             }
         };
         fill(&mut self.document);

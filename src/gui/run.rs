@@ -323,8 +323,7 @@ impl Run {
         }
     }
 
-    /// Uploads small pictures that are ready.
-    /// Gives why others cannot be.
+    /// Uploads small pictures that are ready, and gives why others cannot be.
     pub fn poll_samples(&mut self, ctx: &egui::Context) -> Vec<Report> {
         let samples = self.samples.iter_mut();
         samples.filter_map(|sample| sample.poll(ctx)).collect()

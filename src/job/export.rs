@@ -135,6 +135,8 @@ fn recipe_text(session: &Session, tuned_sha256: Option<String>, prompt: &str) ->
     recipe
         .trained_settings
         .clone_from(&session.trained_settings);
+    recipe.trained_steps = session.trained_steps;
+    recipe.preview = session.preview;
     // Plain data with string keys always has a JSON form.
     serde_json::to_string(&recipe).unwrap_or_default()
 }

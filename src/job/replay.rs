@@ -1,5 +1,6 @@
 //! Making a film again from its recipe: the same training on the same clip, and the proof that it was the same.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::context::JobContext;
@@ -43,6 +44,8 @@ pub struct ReplayRequest {
 pub(super) struct Replay {
     recipe: Recipe<TransferConfig>,
     anyway: bool,
+    /// Whether something else than the recipe names was put in its place.
+    differs: Cell<bool>,
 }
 
 pub(super) fn replay(job: &mut JobContext, request: ReplayRequest) -> Result<(), Halt> {
@@ -81,6 +84,7 @@ pub(super) fn replay(job: &mut JobContext, request: ReplayRequest) -> Result<(),
     let replay = Replay {
         recipe,
         anyway: request.anyway,
+        differs: Cell::new(false),
     };
     train(job, training, Some(&replay))
 }
@@ -199,6 +203,16 @@ impl Replay {
                 "Name the original model with --model; or use --anyway.",
             )?;
         }
+        let (wanted, found) = (recipe.clip.as_ref().and_then(leads), leads(&record.clip));
+        if wanted != found {
+            let words = |note: Option<&str>| note.unwrap_or("Nothing leads it.").to_owned();
+            self.differs(
+                job,
+                "Something else leads than when the film was made".to_owned(),
+                format!("Then: {} Now: {}", words(wanted), words(found)),
+                "Name what led with --condition; or use --anyway.",
+            )?;
+        }
         Ok(())
     }
 
@@ -211,6 +225,7 @@ impl Replay {
     ) -> Result<(), Halt> {
         let report = Report::new(Area::Request, headline).because(cause);
         if self.anyway {
+            self.differs.set(true);
             job.emit(Event::Warning(
                 report.advise("The film will be another one."),
             ));
@@ -224,6 +239,10 @@ impl Replay {
         let text = match &self.recipe.tuned_sha256 {
             Some(wanted) if wanted == tuned_sha256 => {
                 "The weights are those of the recipe, bit for bit.".to_owned()
+            }
+            Some(_) if self.differs.get() => {
+                "The weights are others than those of the recipe, as what they learned from is."
+                    .to_owned()
             }
             Some(_) => format!(
                 "The weights are not those of the recipe to the bit: another processor, another number of --threads or another version \
@@ -242,6 +261,14 @@ impl Replay {
             seed: self.recipe.seed,
             ..self.recipe.settings.clone()
         };
-        session.trained_settings = Some(trained).filter(|old| *old != session.record.settings);
+        session.trained_settings = self.recipe.trained_settings.as_ref().map(|_| trained);
+        session.trained_steps = self.recipe.trained_steps;
+        session.preview = self.recipe.preview;
     }
+}
+
+/// What the record of a clip says of what leads ControlVideo.
+fn leads(clip: &ClipRecord) -> Option<&str> {
+    let says = |note: &&String| note.contains(" lead it") || note.contains(" leads it");
+    clip.notes.iter().find(says).map(String::as_str)
 }

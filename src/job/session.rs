@@ -27,6 +27,10 @@ pub(super) struct Session {
     pub(super) record: Record,
     /// Settings of the training, where those of the record are now others for a sample.
     pub(super) trained_settings: Option<TransferConfig>,
+    /// Steps that the weights have seen, where those are not all of the settings'.
+    pub(super) trained_steps: Option<u32>,
+    /// Whether what is sampled is a preview.
+    pub(super) preview: bool,
     /// LoRA files that were added to the folder's weights.
     pub(super) loras: Vec<LoraRecord>,
     /// Clean latents of each clip, `[1, c, f, h, w]`, times the VAE's scaling factor; at least one, all of one shape.
@@ -89,6 +93,8 @@ impl Session {
             device,
             record,
             trained_settings: None,
+            trained_steps: None,
+            preview: false,
             loras: Vec::new(),
             latents,
             controls,
@@ -113,6 +119,8 @@ impl Session {
             device,
             record,
             trained_settings: None,
+            trained_steps: None,
+            preview: false,
             loras: Vec::new(),
             latents: vec![latents],
             controls: Vec::new(),
@@ -167,6 +175,8 @@ impl Session {
             device,
             record,
             trained_settings: None,
+            trained_steps: None,
+            preview: false,
             loras: Vec::new(),
             latents,
             controls,

@@ -20,7 +20,7 @@ use super::request::{
 };
 use super::room::{foretold, foretold_again};
 use super::sampling::{SampleSpec, sample};
-use super::saved::{add_loras, refuse_scales};
+use super::saved::{WeightsAbout, add_loras, refuse_scales};
 use super::session::{Record, Session};
 use super::{Preview, comparison, suite, training};
 use crate::methods::{Method, Tuned};
@@ -289,7 +289,8 @@ pub(super) fn open_run(
     session.loras = loras;
     session.trained_settings = Some(trained).filter(|old| *old != session.record.settings);
     let tuned = load_unet(&session)?;
-    let weights = weights_of(job, &run, session.record.settings.steps)?;
+    let (weights, steps) = weights_of(job, &run, &session.record)?;
+    session.trained_steps = steps;
     load_weights(&tuned.vars, &weights)?;
     add_loras(&session.folder, &tuned)?;
     let sha256 = sha256_hex(&weights.to_bytes(&run.final_weights())?);
@@ -301,18 +302,31 @@ pub(super) fn open_run(
     })
 }
 
-/// The weights of a run: its final ones, or the newest checkpoint's while it is not trained to its number of steps.
-fn weights_of(job: &JobContext, run: &RunFolder, steps: u32) -> Result<TensorFile, Halt> {
+/// The weights of a run: its final ones, or the newest checkpoint's and its step while it is not trained to its number of
+/// steps.
+fn weights_of(
+    job: &JobContext,
+    run: &RunFolder,
+    record: &Record,
+) -> Result<(TensorFile, Option<u32>), Halt> {
     let path = run.final_weights();
-    if !RunFolder::is_finished(run.path(), steps) {
+    if !RunFolder::is_finished(run.path(), record.settings.steps) {
         match run.latest_checkpoint() {
             Ok((Some(checkpoint), _)) => {
-                let text = format!(
-                    "The training is not finished; the weights of step {} are used.",
-                    checkpoint.state.step
-                );
+                let step = checkpoint.state.step;
+                let text =
+                    format!("The training is not finished; the weights of step {step} are used.");
                 job.emit(Event::Note { text });
-                return Ok(checkpoint.weights);
+                // What a run of so many steps would have left.
+                let about = WeightsAbout {
+                    steps: step,
+                    ..WeightsAbout::of(record)
+                };
+                let weights = TensorFile {
+                    about: about.text(),
+                    ..checkpoint.weights
+                };
+                return Ok((weights, Some(step)));
             }
             Err(error) if !path.is_file() => return Err(error.into()),
             // What is left are the weights from before the run was trained further.
@@ -324,7 +338,7 @@ fn weights_of(job: &JobContext, run: &RunFolder, steps: u32) -> Result<TensorFil
             .advise("Let it train first: use `resume`.")
             .into());
     }
-    Ok(TensorFile::read(&path)?)
+    Ok((TensorFile::read(&path)?, None))
 }
 
 fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Halt> {
@@ -429,11 +443,11 @@ fn make_film(
     tuned_sha256: Option<String>,
     result: &ResultRequest,
 ) -> Result<(), Halt> {
-    let spec = SampleSpec::result(
-        &session.record.settings,
-        result.prompt.clone(),
-        tuned_sha256.clone(),
-    );
+    let settings = &session.record.settings;
+    let spec = match session.preview {
+        true => SampleSpec::preview(settings, result.prompt.clone(), None),
+        false => SampleSpec::result(settings, result.prompt.clone(), tuned_sha256.clone()),
+    };
     let frames = sample(job, session, run, tuned, &spec)?;
     let taken_fps = session.record.clip(spec.strength.clip).1.fps;
     let fps = session.record.settings.film_fps(taken_fps);

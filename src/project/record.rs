@@ -142,6 +142,9 @@ pub struct Recipe<S> {
     /// Training steps done when it was sampled, for a film from the middle of a training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_steps: Option<u32>,
+    /// Whether it is a preview of that training, which has noise of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview: bool,
     /// Settings at the start of the training, and those of the sampling.
     pub settings: S,
     /// Settings of the training, where the film was sampled with others.
@@ -169,6 +172,7 @@ impl<S> Recipe<S> {
             tuned_sha256: None,
             loras: Vec::new(),
             trained_steps: None,
+            preview: false,
             settings: record.settings,
             trained_settings: None,
             changes: record.changes,

@@ -119,6 +119,10 @@ pub fn flags_of(config: &TransferConfig, with_builtin_model: bool) -> Vec<String
     let mut flags = Vec::new();
     for argument in known.get_arguments() {
         let name = argument.get_id().as_str();
+        // What only another method knows has no effect, and would be refused.
+        if owner_of(name).is_some_and(|owner| owner != config.method) {
+            continue;
+        }
         // A file leaves some settings out that are at their default.
         let value = match (wanted.get(name), base.get(name)) {
             (Some(value), before) if Some(value) != before => text_of(value),

@@ -396,7 +396,8 @@ impl Reading<'_> {
         time
     }
 
-    /// Takes a frame; those that are gone from the screen by the start are left out.
+    /// Takes a frame; those that are gone from the screen by the start are left out. One that came long before it and is still
+    /// there comes at the start, as far as the clip is concerned: the time before is no part of it.
     fn take(&mut self, frame: &mut Video) -> Result<(), VideoError> {
         let time = self.time_of(frame);
         let start = self.limits.start_secs;
@@ -409,7 +410,7 @@ impl Reading<'_> {
         if let Some((held, since)) = self.before_start.take()
             && time > start + TIME_SLACK_SECS
         {
-            self.keep_frame(&held, since)?;
+            self.keep_frame(&held, since.max(start))?;
         }
         if self.stopped {
             return Ok(());
@@ -421,7 +422,7 @@ impl Reading<'_> {
     fn take_last(&mut self) -> Result<(), VideoError> {
         match self.before_start.take() {
             Some((held, since)) if self.end_time > self.limits.start_secs + TIME_SLACK_SECS => {
-                self.keep_frame(&held, since)
+                self.keep_frame(&held, since.max(self.limits.start_secs))
             }
             _ => Ok(()),
         }

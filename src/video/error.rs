@@ -257,7 +257,7 @@ impl VideoError {
             Self::StartBeyondEnd { .. } => "Choose an earlier start.".into(),
             Self::BadSetting { want, .. } => format!("Use {want}."),
             Self::BadClip { .. } => "Load the clip again.".into(),
-            Self::TargetExists { .. } => "Choose another name, or allow it to be overwritten.".into(),
+            Self::TargetExists { .. } => "Choose another name, or allow it to be overwritten. A film and a folder of pictures never take each other's place.".into(),
             Self::UnknownFormat { .. } => "End the name in .mp4, .webm or .gif, or give a folder name without an ending for PNG files.".into(),
             Self::EncoderMissing { .. } => "Write a GIF or PNG files, or install an FFmpeg with that encoder.".into(),
             Self::Encode { .. } => "Check the free space on the disk, or try another format.".into(),

@@ -202,9 +202,7 @@ pub fn export(
 ) -> Result<ExportReport, VideoError> {
     super::init();
     let job = plan(clip, path, options)?;
-    // A folder never takes the place of a file, nor a file that of a folder.
-    let other_sort = path.is_dir() != (format == ExportFormat::Png);
-    if exists(path) && (!options.overwrite || other_sort) {
+    if exists(path) && (!options.overwrite || is_other_sort(path, format)) {
         return Err(VideoError::TargetExists { path: path.into() });
     }
     let mut temporary = Temporary::new(path)?;
@@ -274,7 +272,7 @@ pub fn check_target(path: &Path, overwrite: bool) -> Result<(), VideoError> {
         return Err(VideoError::NoVideoSupport { path: path.into() });
     }
     if exists(path) {
-        if !overwrite {
+        if !overwrite || is_other_sort(path, format) {
             return Err(VideoError::TargetExists { path: path.into() });
         }
         if path.is_dir() {
@@ -338,6 +336,11 @@ fn plan<'a>(
         path,
         factor,
     })
+}
+
+/// A folder never takes the place of a file, nor a file that of a folder.
+fn is_other_sort(path: &Path, format: ExportFormat) -> bool {
+    path.is_dir() != (format == ExportFormat::Png)
 }
 
 /// Whether something is at the path, be it a broken link.

@@ -204,13 +204,24 @@ fn at_rate(clip: &Clip, fit: &Fit, fps: f64) -> Result<Choice, VideoError> {
 
 /// Frames spread evenly over the time from the start to the last frame.
 fn spread(clip: &Clip, fit: &Fit) -> Result<Choice, VideoError> {
-    let first = shown_at(clip, start_secs(clip, fit)?);
-    let available = clip.frames.len() - first;
-    let (t0, t1) = (clip.times_secs[first], end_secs(clip) - 1.0 / clip.fps);
+    let start = start_secs(clip, fit)?;
+    let first = shown_at(clip, start);
+    let mut times = clip.times_secs[first..].to_vec();
+    let mut rate = clip.fps;
+    // One that has been there for long comes at the start: the time before is no part of the cut, nor of its rate.
+    if start - times[0] > 1.0 / clip.fps {
+        times[0] = start;
+        let span = times[times.len() - 1] - start;
+        if span > 0.0 {
+            rate = (times.len() - 1) as f64 / span;
+        }
+    }
+    let available = times.len();
+    let (t0, t1) = (times[0], times[available - 1]);
     if available <= fit.frames || t1 <= t0 {
         return Ok(Choice {
             indices: (first..clip.frames.len()).take(fit.frames).collect(),
-            fps: clip.fps,
+            fps: rate,
             notes: Vec::new(),
         });
     }
@@ -223,7 +234,7 @@ fn spread(clip: &Clip, fit: &Fit) -> Result<Choice, VideoError> {
     }
     let step = (t1 - t0) / (fit.frames - 1) as f64;
     let indices = (0..fit.frames)
-        .map(|i| nearest(clip, t0 + i as f64 * step))
+        .map(|i| first + nearest(&times, t0 + i as f64 * step))
         .collect();
     let fps = 1.0 / step;
     let notes = vec![format!(
@@ -238,14 +249,11 @@ fn spread(clip: &Clip, fit: &Fit) -> Result<Choice, VideoError> {
     })
 }
 
-/// Index of the frame whose time is nearest.
-fn nearest(clip: &Clip, time: f64) -> usize {
-    let after = clip
-        .times_secs
-        .partition_point(|&t| t < time)
-        .min(clip.times_secs.len() - 1);
+/// Index of the time that is nearest.
+fn nearest(times: &[f64], time: f64) -> usize {
+    let after = times.partition_point(|&t| t < time).min(times.len() - 1);
     let before = after.saturating_sub(1);
-    let distance = |i: usize| (clip.times_secs[i] - time).abs();
+    let distance = |i: usize| (times[i] - time).abs();
     if distance(before) < distance(after) {
         before
     } else {

@@ -133,6 +133,9 @@ fn a_file_that_is_there_is_replaced_only_when_that_is_wanted() {
     let data = studio.path("other");
     let mut studio = Studio::reopen(studio, Some(clip.clone()), data);
     studio.step_until("clip", |app| app.document().clip.as_deref() == Some(&clip));
+    // The first clip is no change: no undo leads back to none.
+    studio.press(Modifiers::COMMAND, Key::Z);
+    assert_eq!(studio.app().document().clip.as_deref(), Some(&*clip));
     studio.press(Modifiers::COMMAND, Key::S);
     studio.see("moving square 2.toml");
 
@@ -157,6 +160,15 @@ fn a_file_that_is_there_is_replaced_only_when_that_is_wanted() {
     let project = Project::<TransferConfig>::read(&taken).unwrap();
     assert_eq!(project, *studio.app().document());
     assert!(!studio.path("taken.toml").exists());
+
+    // The project's own file is replaced without a question, also by "Save as".
+    studio.type_into("New subject", "a whale");
+    studio.press(Modifiers::COMMAND | Modifiers::SHIFT, Key::S);
+    studio.click("Save");
+    studio.step_until("second save", |_| {
+        fs::read_to_string(&taken).is_ok_and(|text| text.contains("a whale"))
+    });
+    assert_eq!(studio.app().problems().count(), 0);
 }
 
 #[test]

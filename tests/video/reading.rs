@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
-use spectral_motion::video::{self, ClipKind, Limits, VideoError};
+use spectral_motion::video::{self, ClipKind, Fit, FitMode, Limits, ShortClip, VideoError};
 
 use super::{
     CORNERS, assert_colour, assert_is_test_frame, ffmpeg, grey, in_folder, plain, png_source, read,
@@ -345,7 +345,37 @@ fn a_frame_that_stays_is_what_is_shown_at_the_start() {
     let clip = limited(&path, &later).unwrap();
     assert_eq!(clip.frames.len(), 5);
     assert_is_test_frame(&clip.frames[0], 3, 8);
-    assert!((clip.times_secs[0] - 0.375).abs() < 2e-3);
+    // It comes at the start, and all of the cut is movement.
+    assert!(
+        (clip.times_secs[0] - 1.5).abs() < 2e-3,
+        "{:?}",
+        clip.times_secs
+    );
+    let fit = Fit {
+        frames: 3,
+        width: 64,
+        height: 48,
+        fps: None,
+        mode: FitMode::Crop,
+        start_secs: 1.5,
+        short: ShortClip::Error,
+    };
+    let part = video::fit(&clip, &fit).unwrap().clip;
+    // From 1.5 s to 2.875 s: halfway is nothing but the frame at 2.5 s near.
+    for (frame, index) in part.frames.iter().zip([3, 4, 7]) {
+        assert_is_test_frame(frame, index, 8);
+    }
+    assert!((part.fps - 2.0 / 1.375).abs() < 1e-2, "{}", part.fps);
+    let of_whole = video::fit(&whole, &fit).unwrap().clip;
+    assert_eq!(
+        of_whole.frames, part.frames,
+        "however much of the film was read"
+    );
+    let alone = Limits {
+        start_secs: 2.95,
+        ..Limits::default()
+    };
+    assert_eq!(limited(&path, &alone).unwrap().frames.len(), 1);
     // A start on a frame begins with it.
     let on_it = Limits {
         start_secs: 2.5,
