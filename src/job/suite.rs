@@ -30,7 +30,7 @@ use crate::evaluate::{
 };
 use crate::methods::Method;
 use crate::models::ModelKind;
-use crate::project::{Control, ModelRecord, ProjectError, write_atomic};
+use crate::project::{Control, ModelRecord, ProjectError, try_lock, write_atomic};
 use crate::report::{Area, Report};
 use crate::train::{Start, TransferConfig};
 use crate::video::{self, Clip, ExportFormat, ExportOptions, Frame, Limits, PICTURE_FPS};
@@ -384,7 +384,7 @@ fn take_folder(folder: &Path, record: &SuiteRecord) -> Result<File, Halt> {
         .write(true)
         .open(&lock_path);
     let lock = opened.map_err(failed("create", &lock_path))?;
-    match lock.try_lock() {
+    match try_lock(&lock) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(ProjectError::Locked {

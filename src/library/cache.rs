@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::Result;
 use super::digest::Checksum;
 use super::error::LibraryError;
-use crate::project::write_atomic;
+use crate::project::{try_lock, write_atomic};
 
 /// The longest name of a commit; they are hashes of 40 letters.
 const MAX_COMMIT: usize = 100;
@@ -141,7 +141,7 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(LibraryError::io("lock", &path))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => Ok(lock),
             Err(TryLockError::WouldBlock) => Err(LibraryError::Busy {
                 file: file.to_owned(),

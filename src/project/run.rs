@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic::{free_name, is_temporary, sweep, sync_parent, write_atomic};
 use super::checkpoint::Checkpoint;
 use super::error::ProjectError;
+use super::lock::try_lock;
 use super::metrics::{self, Metrics};
 use super::record::RunRecord;
 
@@ -413,7 +414,7 @@ fn lock(path: &Path) -> Result<File, ProjectError> {
         .write(true)
         .open(&lock_path)
         .map_err(ProjectError::io("lock", path))?;
-    match file.try_lock() {
+    match try_lock(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ProjectError::Locked {
             path: path.to_owned(),
