@@ -508,16 +508,7 @@ fn dropped_weights_offer_a_sample() {
     }));
     job::spawn(request, Arc::new(|| {})).unwrap().wait();
     studio.drop_file(run.join("final/weights.safetensors"));
-    let begun = Instant::now();
-    while studio
-        .harness
-        .query_by_role_and_label(egui::Role::Button, "Sample with it…")
-        .is_none()
-    {
-        assert!(begun.elapsed() < PATIENCE, "no offer for too long");
-        studio.harness.step();
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    studio.see("Sample with it…");
     studio
         .harness
         .get_by_label_contains("holds the motion of \"a red square\"");
@@ -587,17 +578,7 @@ fn whole_weights_are_sampled_as_they_are() {
     }));
     job::spawn(request, Arc::new(|| {})).unwrap().wait();
     studio.drop_file(run.join("final/weights.safetensors"));
-    let begun = Instant::now();
-    let button = (egui::Role::Button, "Sample with it…");
-    while studio
-        .harness
-        .query_by_role_and_label(button.0, button.1)
-        .is_none()
-    {
-        assert!(begun.elapsed() < PATIENCE, "no offer for too long");
-        studio.harness.step();
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    studio.see("Sample with it…");
     studio.click("Sample with it…");
     studio.harness.step();
     let strength = studio

@@ -84,9 +84,7 @@ impl Place {
             model: Some(micro_model()),
             device: DeviceChoice::Cpu,
             run: Some(self.path(&format!("run of {film}"))),
-            output: Some(self.path(film)),
-            overwrite: false,
-            scale_to: None,
+            result: self.result(film),
             anyway: false,
         }
     }
@@ -224,11 +222,10 @@ fn a_film_from_the_middle_of_a_training_is_made_again() {
     };
     let text = serde_json::to_string(&preview).unwrap();
     fs::write(place.path("film/recipe.json"), text).unwrap();
-    completed(&place.again(ReplayRequest {
-        // As previews are written.
-        scale_to: Some(256),
-        ..place.replay("film", "preview.gif")
-    }));
+    let mut again = place.replay("film", "preview.gif");
+    // As previews are written.
+    again.result.scale_to = Some(256);
+    completed(&place.again(again));
     assert_eq!(
         place.pixels("preview.gif"),
         place.pixels("run/samples/step-000002.gif")

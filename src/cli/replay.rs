@@ -34,7 +34,6 @@ pub(super) struct ReplayArgs {
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Ending, Report> {
-    let result = args.result.request("");
     let request = ReplayRequest {
         source: args.source.clone(),
         clips: args.clips.clone(),
@@ -42,9 +41,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Ending, Report> {
         model: args.model.folder()?,
         device: args.model.device,
         run: args.run.clone(),
-        output: result.output,
-        overwrite: result.overwrite,
-        scale_to: result.scale_to,
+        result: args.result.request(""),
         anyway: args.anyway,
     };
     watch::run(

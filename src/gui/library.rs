@@ -171,10 +171,7 @@ impl Shelf {
 
 /// Goes on until the work is told to stop.
 fn until_stopped(stop: &AtomicBool) -> impl FnMut(&Progress<'_>) -> ControlFlow<()> {
-    move |_| match stop.load(Ordering::Relaxed) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    }
+    move |_| job::break_if(stop.load(Ordering::Relaxed))
 }
 
 impl App {

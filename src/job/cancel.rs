@@ -1,5 +1,6 @@
 //! The cancel token: one per job, made with it, never reset, never shared between jobs.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +24,15 @@ impl CancelToken {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What a loop hears that asks whether to go on.
+pub fn break_if(stopped: bool) -> ControlFlow<()> {
+    if stopped {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Depth of a clip, as a model in a folder estimates it, for a ControlNet of depth.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::Device;
 
+use super::cancel::break_if;
 use super::context::JobContext;
 use super::message::Stage;
 use super::problem::{Halt, tensors};
@@ -51,10 +51,7 @@ fn estimate(
     stop: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Vec<Frame>, Halt> {
     let model = DepthAnything::open(folder, device)?;
-    let on_step = &mut |done: usize, total: usize| match stop(done, total) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    };
+    let on_step = &mut |done: usize, total: usize| break_if(stop(done, total));
     let estimated = estimate_depth(&model, frames, on_step)
         .map_err(tensors("The depth of the clip could not be estimated"))?;
     estimated.done().ok_or(Halt::Stopped)

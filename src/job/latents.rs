@@ -1,11 +1,11 @@
 //! What a model makes of a clip, for looking at.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::cancel::break_if;
 use super::model::open_model;
 use super::problem::{Halt, tensors};
 use super::request::DeviceChoice;
@@ -67,10 +67,7 @@ fn encode(
     let failed = tensors("The clip could not be encoded");
     let device = DeviceChoice::Auto.open()?;
     let vae = open_model(model, None, ModelKind::Video)?.load_vae(&device)?;
-    let encoded = pipelines::encode_clip(&vae, frames, &device, &mut |_, _| match stop() {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    });
+    let encoded = pipelines::encode_clip(&vae, frames, &device, &mut |_, _| break_if(stop()));
     let latents = encoded.map_err(&failed)?.done().ok_or(Halt::Stopped)?;
     let plain = |latents: &Tensor| -> candle_core::Result<Latents> {
         let (_, channels, frames, height, width) = latents.dims5()?;

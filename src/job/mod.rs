@@ -37,7 +37,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-pub use cancel::CancelToken;
+pub use cancel::{CancelToken, break_if};
 pub use command_line::command_line;
 pub use comparison::score_sample;
 pub use context::JobContext;

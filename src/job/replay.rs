@@ -30,12 +30,8 @@ pub struct ReplayRequest {
     pub device: DeviceChoice,
     /// Where the run goes; none makes a new folder in the platform's data folder.
     pub run: Option<PathBuf>,
-    /// Where the new film goes; none makes a new name in the current folder.
-    pub output: Option<PathBuf>,
-    /// Whether an existing file may be replaced.
-    pub overwrite: bool,
-    /// Shorter side of the film in pixels at least.
-    pub scale_to: Option<u32>,
+    /// Where the new film goes; its prompt is not read.
+    pub result: ResultRequest,
     /// Whether to go on where clip or model are others than the recipe names.
     pub anyway: bool,
 }
@@ -76,9 +72,7 @@ pub(super) fn replay(job: &mut JobContext, request: ReplayRequest) -> Result<(),
         run: request.run,
         result: Some(ResultRequest {
             prompt: recipe.prompt.clone(),
-            output: request.output,
-            overwrite: request.overwrite,
-            scale_to: request.scale_to,
+            ..request.result
         }),
     };
     let replay = Replay {

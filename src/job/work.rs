@@ -1,6 +1,5 @@
 //! The jobs themselves: which stages they have, in which order.
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::clips::{more_records, read_clips, read_controls};
@@ -31,12 +30,10 @@ use crate::project::{
 use crate::report::{Area, Report};
 use crate::schedulers::NoiseSchedule;
 use crate::train::{Start, Trainer, TransferConfig, load_weights};
-use crate::video::Clip;
+use crate::video::{Clip, FPS_RANGE};
 
 /// Rate of a film that has no clip to take it from.
 const PLAIN_FPS: f64 = 8.0;
-/// Rates that a stranger's file may ask for.
-const FILM_FPS: RangeInclusive<f64> = 0.1..=240.0;
 
 pub(super) fn run(job: &mut JobContext, request: Request) -> Result<(), Halt> {
     match request {
@@ -380,7 +377,7 @@ fn sample_model(job: &mut JobContext, request: &SampleRequest) -> Result<(), Hal
     let about = file.and_then(|file| file.about.as_ref());
     let taken_fps = about
         .map(|about| about.fps)
-        .filter(|fps| FILM_FPS.contains(fps));
+        .filter(|fps| FPS_RANGE.contains(fps));
     let clip = ClipRecord {
         name: String::new(),
         pixels_sha256: String::new(),

@@ -129,7 +129,7 @@ pub struct ExportReport {
 }
 
 /// Slowest and fastest rate written, in frames per second.
-const FPS_RANGE: std::ops::RangeInclusive<f64> = 0.1..=240.0;
+pub const FPS_RANGE: std::ops::RangeInclusive<f64> = 0.1..=240.0;
 /// Largest side written, in pixels: H.264's highest level ends near 8192.
 const MAX_SIDE: u32 = 8192;
 

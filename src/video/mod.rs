@@ -42,8 +42,8 @@ mod scale;
 pub use edges::canny;
 pub use error::VideoError;
 pub use export::{
-    ExportFormat, ExportOptions, ExportReport, RecipePlace, ScaleTo, Upscale, check_place,
-    check_target, export,
+    ExportFormat, ExportOptions, ExportReport, FPS_RANGE, RecipePlace, ScaleTo, Upscale,
+    check_place, check_target, export,
 };
 pub use fit::{Fit, FitMode, Fitted, ShortClip, fit};
 pub use natural::natural_cmp;
